@@ -158,6 +158,12 @@ def _wants_debug(words: list[str]) -> bool:
 
 
 def _say_how_to_resume(words: list[str]) -> None:
+    from .commands import command
+
+    if words[:1] == ["resume"]:
+        print(f"Resume with: {shlex.join(['ml', *words])}", file=sys.stderr)
+    if command(words) is not None:  # A film or a table begins anew.
+        return
     again = [word for word in words if not word.startswith("resume=")]
     if words[:1] == ["resume"]:
         print(f"Resume with: {shlex.join(['ml', *words])}", file=sys.stderr)

@@ -183,13 +183,19 @@ def _check_output(
             f"{name}.forward: its output is not finite{sources.of(output)}, given "
             f"{describe(Batch(obs=obs))}: it holds NaN or infinity before any training."
         )
-    if labelled and space.kind == "labels" and _after_sigmoid(output, sources.of(output)):
+    if labelled:
+        _warn_of_probabilities(output, space, name, sources)
+
+
+def _warn_of_probabilities(output: Tensor, space: Space, name: str, sources: Sources) -> None:
+    """Warn of an output, used as logits, that has passed a softmax or a sigmoid already."""
+    if space.kind == "labels" and _after_sigmoid(output, sources.of(output)):
         warnings.warn(
             f"{name}.forward returns probabilities (all between 0 and 1), but its output is used as logits: "
             "binary cross-entropy applies a sigmoid itself. Leave the sigmoid out.",
             stacklevel=2,
         )
-    elif labelled and space.discrete and space.n > 1 and _are_probabilities(output):
+    elif space.discrete and space.n > 1 and _are_probabilities(output):
         warnings.warn(
             f"{name}.forward returns probabilities (its rows sum to 1), but its output is used as logits: "
             "cross-entropy applies a softmax itself. Leave the softmax out.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 from ...replay.errors import ConfigError
@@ -37,6 +39,11 @@ def predict_command(words: list[str]) -> int:
     from .writing import write_predictions
 
     run = load(said.run, *said.settings, trust=said.trust)
-    count = write_predictions(run.predictor("ml predict"), said.others[0], out, task=task)
+    # As after Ctrl-C, what is written so far must be removed.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        count = write_predictions(run.predictor("ml predict"), said.others[0], out, task=task)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"{count:,} predictions: {out}")
     return 0

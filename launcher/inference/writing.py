@@ -6,6 +6,7 @@ import csv
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,14 @@ def write_predictions(
     rows = predictor.rows(inputs)
     partial = path.with_name(f".{path.name}.partial")
     ending = path.suffix.lower()
-    writer = _WRITERS[ending](partial, len(rows))
     try:
-        with predictor.working():
+        with closing(_WRITERS[ending](partial, len(rows))) as writer, predictor.working():
             for columns in _parts(predictor, rows, task, alone=ending == ".npy"):
                 writer.write(columns)
-        writer.close()
         os.replace(partial, path)
     except OSError as error:
         raise ConfigError(f"Cannot write {path} ({error.strerror or error}).") from error
     finally:
-        writer.close()
         partial.unlink(missing_ok=True)
     return len(rows)
 

@@ -194,7 +194,7 @@ def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
         # A run that is still training has replaced all of them in the meantime.
         state, problems = checkpoints.newest(without=without)
     if state is None:
-        found = "; ".join(problems) if problems else "it holds no checkpoint"
+        found = "; ".join(problems).removesuffix(".") if problems else "it holds no checkpoint"
         raise CheckpointError(
             f"Cannot load {path}: {found}. Pass a run directory or one of its checkpoints/ folders."
         )

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,28 @@ def test_eval_prints_the_metrics_and_names_what_must_be_named(
     assert printed == {name: f"{value:.6g}" for name, value in metrics.items()}
     assert ml("eval", "run", "model=Model", "metrix=[f1]") == 2
     assert ml("eval") == 2
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_predict_leaves_nothing_behind_when_it_is_stopped(
+    signum: int,
+    code: int,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object, **__: object) -> Iterator[dict[str, np.ndarray]]:
+        yield {"prediction": np.zeros(3)}
+        os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr("antelope.launcher.inference.writing._parts", stopped)
+    np.save("inputs.npy", np.zeros((3, 8, 8), np.uint8))
+    capsys.readouterr()
+    before = signal.getsignal(signal.SIGTERM)
+    assert ml("predict", "run", "inputs.npy", "model=Model") == code
+    assert sorted(here.glob("*.partial")) == sorted(here.glob(".*partial")) == []
+    assert "Resume with" not in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_predict_writes_whole_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
