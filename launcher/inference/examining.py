@@ -25,6 +25,7 @@ from ..learn.own_metrics import OwnMetrics, build_own_metrics
 from ..metrics.scores import by_task, mean_over_tasks
 from ..settings.compose import compose
 from ..settings.plan import Plan, make_plan
+from ..settings.warn import warn_caller
 from .predicting import Predictor
 
 
@@ -39,6 +40,7 @@ class Examiner:
         step: Steps of the run so far, which seed the model's random draws.
         scored: Measures what the run measures.
         unknown: Names of metrics that cannot be computed as the run did, and are left out.
+        more_measured: Whether the run measured further metrics (`metrics=`), which `scored` does not.
     """
 
     def __init__(
@@ -51,12 +53,13 @@ class Examiner:
         step: int,
         scored: Scored,
         unknown: Collection[str] = (),
+        more_measured: bool = False,
     ):
         self.predictor, self.plan = predictor, plan
         self._held_out, self._learnt, self._step = held_out, learnt, step
         learner, transform = predictor.learner, predictor.transform
         self._how = Evaluation(transform, learner.device, episodes=0, seed=plan.seed)
-        self._scored, self._unknown = scored, unknown
+        self._scored, self._unknown, self._more_measured = scored, unknown, more_measured
 
     def evaluate(
         self, dataset: object = None, metrics: object = None, *, task: int | None = None
@@ -75,6 +78,11 @@ class Examiner:
         if task is not None and dataset is None:
             raise ConfigError(
                 "task= is the task of other data: give dataset= too, or leave it out."
+            )
+        if metrics is None and self._more_measured:
+            warn_caller(
+                "The run also measured what its `metrics=` named. A loaded run does not repeat that: give "
+                "metrics= to evaluate."
             )
         scored = self._scored if metrics is None else self._scored.measuring(self._named(metrics))
         rows = self._tasks() if dataset is None else [self._given(dataset, task)]

@@ -178,6 +178,7 @@ class Loaded:
             step=at.step,
             scored=Scored(learner, self._plain, told=self.world.told, by_itself=by_itself),
             unknown=unknown,
+            more_measured=self._state["settings"].get("metrics") is not None,
         )
 
     @contextmanager

@@ -76,6 +76,14 @@ def test_a_loaded_run_asks_for_data_that_was_an_object(run: Run) -> None:
         antelope.load(run.path, dataset=(X, Y[::-1].copy())).outputs()
 
 
+def test_a_loaded_run_says_that_it_does_not_repeat_the_metrics_of_the_user() -> None:
+    ml(dataset=(X, Y), metrics=["f1"], path="run", **QUIET)
+    loaded = antelope.load("run", dataset=(X, Y))
+    with pytest.warns(UserWarning, match="does not repeat that: give metrics="):
+        assert "f1" not in loaded.evaluate()
+    assert "f1" in loaded.evaluate(metrics=["f1"])
+
+
 def test_folders_match_their_classes_by_name(tmp_path: Path) -> None:
     for name in ("cat", "dog", "eel"):
         (tmp_path / "all" / name).mkdir(parents=True)
