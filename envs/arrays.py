@@ -38,6 +38,7 @@ class Arrays:
         note: A remark on the targets for the run's header, or None.
         flat: Whether targets are values that came as `[N]`, and are `[N, 1]` here.
         columns: How the columns of a table became these inputs; None: they come from no table.
+        headings: The names of the columns of a data frame given as inputs; None: they have none.
     """
 
     inputs: TableField
@@ -52,6 +53,7 @@ class Arrays:
     note: str | None = None
     flat: bool = False
     columns: Columns | None = None
+    headings: tuple[str, ...] | None = None
 
     @property
     def kind(self) -> TargetKind:

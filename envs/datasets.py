@@ -15,6 +15,7 @@ from .arrays import Arrays
 from .declared import alterations, class_names, largest_value, pixel_names
 from .decoded import Cache
 from .forms import form, is_array, is_image
+from .headings import headings
 from .images import Pictures
 from .in_memory import columns, files
 from .inputs import called
@@ -67,7 +68,7 @@ def read(
     pictures = pictures or Pictures()
     kept = None if cache is None else _kept_decoded(source, name, pictures, cache)
     inputs, targets = kept or _parts(source, name, pictures, channels)
-    headings = getattr(targets, "columns", None)  # A data frame's.
+    labels = getattr(targets, "columns", None)  # A data frame's.
     check_targets(inputs, targets, name)
     targets, words = read_targets(targets, name)
     wanted = None if words and isinstance(words[0], str) else wanted
@@ -79,13 +80,14 @@ def read(
     _check_rows(inputs, targets, name)
     checked = as_targets(targets, name, wanted, image_size(inputs))
     arrays = Arrays(inputs, checked, name, high=largest_value(source))
+    arrays.headings = headings(source[0]) if form(source) == "pair" else None
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)
     else:
         arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
     if arrays.kind == "labels":
-        arrays.names = label_names(class_names(source), headings, arrays.targets.shape[1])
+        arrays.names = label_names(class_names(source), labels, arrays.targets.shape[1])
     if arrays.kind == "pixels":
         arrays.names = pixel_names(source)
     return arrays

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..replay import DataError, Space, Spec
 from ..replay.tree import walk
 from .arrays import Arrays
+from .headings import check_order
 from .inputs import called, input_spaces
 from .labels import IN_WORDS
 from .lengths import row_shape
@@ -67,6 +68,7 @@ def describe(
 
 def check_alike(first: Arrays, arrays: Arrays) -> None:
     """Raise DataError for data whose inputs or targets differ in form from those of the first."""
+    check_order(first.headings, arrays.headings, first.name, arrays.name)
     columns, others = dict(walk(first.inputs)), dict(walk(arrays.inputs))
     if columns.keys() != others.keys():
         raise DataError(

@@ -13,6 +13,7 @@ from ..replay.spec import is_ragged
 from ..replay.storage import Column
 from ..replay.tree import Path, at_path, map_paths, walk
 from .arrays import Arrays
+from .headings import check_order
 from .inputs import called, stored
 from .labels import IN_WORDS
 from .numbering import in_words
@@ -31,6 +32,7 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
         DataError: If inputs or targets are not what the run was trained on, or a class is unknown.
     """
     kind, space = spec.action.kind, spec.action
+    check_order(reading.headings, arrays.headings, "The run's data", arrays.name)
     if arrays.kind != kind:
         raise DataError(
             f"The targets of {arrays.name} are {IN_WORDS[arrays.kind]}. The run was trained on "

@@ -193,8 +193,8 @@ def _advice(array: np.ndarray) -> str:
     if array.size and all(isinstance(item, Mapping) for item in array.flat):
         keys = ", ".join(f"{str(key)!r}: ..." for key in array.flat[0])
         return (
-            f"is a list of dicts. Give one dict of columns, {{{keys}}}, each with a row per item; or a list "
-            "of pairs (dict, target)."
+            f"is a list of dicts. Several inputs are one dict of columns, {{{keys}}}, each with a row per "
+            "item, or a list of pairs (dict, target); a target is a class or floats."
         )
     return (
         f"holds {_content(array)}, not numbers. Encode words and objects as numbers first: an index into a "

@@ -15,6 +15,7 @@ from ..replay.spec import is_ragged, space_words
 from ..replay.tree import Path, at_path, map_paths, map_tree, walk
 from .arrays import Arrays
 from .forms import is_image, is_scalar
+from .headings import in_order
 from .images import Pictures
 from .inputs import called, is_whole
 from .labels import check_finite
@@ -41,6 +42,7 @@ class Reading:
         listed: Whether `classes` are names that the data lists beside the numbers of its classes.
         flat: Whether the targets are values that came as `[N]`.
         columns: How the columns of a table became inputs; None: they came from no table.
+        headings: The names of the columns of a data frame given as inputs; None: they had none.
     """
 
     dtype: Any
@@ -50,6 +52,7 @@ class Reading:
     listed: bool = False
     flat: bool = False
     columns: Columns | None = None
+    headings: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, obs: Any, action: Any) -> Reading:
@@ -68,6 +71,7 @@ class Reading:
             "listed": self.listed,
             "flat": self.flat,
             "columns": None if self.columns is None else self.columns.state(),
+            "headings": self.headings,
         }
 
     @classmethod
@@ -82,6 +86,7 @@ class Reading:
             state["listed"],
             state["flat"],
             None if columns is None else Columns.from_state(columns),
+            state.get("headings"),
         )
 
     def with_classes(self, classes: tuple[Any, ...] | None) -> Reading:
@@ -117,7 +122,7 @@ class Reading:
                 column.converted(lambda steps: self.as_stored(steps, space, name), space.dtype)
             )
         features = space.shape[0] if len(space.shape) == 1 else None
-        raw = raw_inputs(inputs, name, features=features)
+        raw = raw_inputs(in_order(inputs, self.headings, name), name, features=features)
         if not isinstance(raw, Items):
             # Before anything is computed: a wrong shape is the most frequent mistake.
             _, alone = self._layout(tuple(raw.shape), space, name)
@@ -381,6 +386,7 @@ def reading_of(
         listed=last.values is None and last.names is not None,
         flat=first.flat,
         columns=first.columns,
+        headings=first.headings,
     )
 
 

@@ -80,7 +80,7 @@ def test_the_usual_loss_is_that_of_a_plain_learn_and_metrics_are_those_of_scikit
     assert np.array_equal(again.predict_proba(inputs), p)
     found = again.evaluate(dataset=(inputs[:2], truth[:2].astype(np.float32)))
     assert found["accuracy"] == pytest.approx((chosen[:2] == truth[:2]).mean())
-    with pytest.raises(DataError, match=r"have shape \[1\]; the run was trained on \[4\]"):
+    with pytest.raises(DataError, match=r"have shape \[1\]\. The run was trained on \[4\]"):
         again.evaluate(dataset=(inputs, truth[:, 0]))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -258,3 +259,20 @@ def test_what_cannot_predict_says_what_to_do_instead(runs: dict[str, tuple[Run, 
     acting = ml(env="CartPole-v1", agent="DQN", seed_steps=4, **short)
     with pytest.raises(ConfigError, match=r"learnt in CartPole-v1. Call run\.act"):
         acting.predict(np.zeros((2, 4)))
+
+
+def test_columns_of_a_data_frame_are_matched_by_name(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"a": np.arange(30.0), "b": np.arange(30.0) % 7})
+    turned, values = frame[["b", "a"]], frame["a"].to_numpy()
+    settings = {**QUIET, "dataset": (frame, values), "path": tmp_path / "run"}
+    run = ml(**settings)
+    expected = run.predict(frame)
+    assert np.array_equal(run.predict(turned), expected)
+    assert np.array_equal(antelope.load(run.path).predict(turned), expected)
+    assert np.array_equal(run.predict(frame.to_numpy()), expected)
+    with pytest.raises(DataError, match=r"lack the column 'b'\. The run was trained on .* a, b"):
+        run.predict(frame.rename(columns={"b": "c"}))
+    with pytest.raises(DataError, match="in another order: b, a"):
+        run.evaluate((turned, values))
+    with pytest.raises(DataError, match="in another order: b, a"):
+        ml(**settings, test_dataset=(turned, values))
