@@ -78,7 +78,12 @@ def test_predict_leaves_nothing_behind_when_it_is_stopped(
     np.save("inputs.npy", np.zeros((3, 8, 8), np.uint8))
     capsys.readouterr()
     before = signal.getsignal(signal.SIGTERM)
-    assert ml("predict", "run", "inputs.npy", "model=Model") == code
+    # A shell's background jobs ignore SIGINT, and so would this process.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert ml("predict", "run", "inputs.npy", "model=Model") == code
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert sorted(here.glob("*.partial")) == sorted(here.glob(".*partial")) == []
     assert "Resume with" not in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
