@@ -33,8 +33,11 @@ def test_there_are_some() -> None:
 def test_a_preset_names_a_strategy_and_its_arguments(name: str) -> None:
     settings = compose([f"task={name}"], {})
     assert settings.tasks in (5, 20)
-    assert settings.standardize is False
     assert settings.epochs
+    if name.endswith("language"):  # No publication to follow.
+        assert settings.strategy is None
+        return
+    assert settings.standardize is False
     assert settings.optim["lr"] > 0
     if name.rpartition("/")[2] in ("split_mnist", "split_mnist_task", "permuted_mnist"):
         assert settings.strategy is None

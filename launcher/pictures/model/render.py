@@ -80,7 +80,7 @@ def trace(module: nn.Module, inputs: tuple[Any, ...], *, name: str = "model") ->
     recorder.add_inputs(_named(replica, given))
     with torch.no_grad(), _not_compiled():
         with recorder:
-            output = call(replica, *given)
+            output = call(replica, *given) if given else replica()
         recorder.add_outputs(_keyed(leaves(output)))
     return graph_of(replica, recorder.trace, name=name)
 
