@@ -105,7 +105,10 @@ class TestItems:
             (lambda i: (X[i], {"box": 1}), r"dicts \(box\)"),
             (lambda i: (X[i], {"boxes": X[:2], "labels": Y[:2]}), r"dicts \(boxes, labels\)"),
             (lambda i: (X[i], (X[:2], X[:3])), "rows differ in length or kind"),
-            (lambda i: (X[i], [{"boxes": X[:2]}, {"boxes": X[:3]}]), r"list of dicts.*a target is a class"),
+            (
+                lambda i: (X[i], [{"boxes": X[:2]}, {"boxes": X[:3]}]),
+                r"list of dicts.*a target is a class",
+            ),
             (lambda i: (X[i], "a" if i else 1), "words in some rows and numbers in others"),
             (lambda i: (X[i] * (float("nan") if i == 0 else 1), 0), "NaN .*in 1 of 20 rows"),
             (lambda i: (X[i], float("nan") if i == 0 else 0.5), "targets .* NaN"),
