@@ -38,7 +38,7 @@ def steps_asked(module: nn.Module, obs: Any) -> dict[str, Any]:
     steps = steps_of(obs)
     if steps is None:
         return {}
-    # The function, not the bound method: one that is bound anew at each access would never be found.
+    # The function, because Python binds a new method at each access, which the cache would never find.
     forward = getattr(module.forward, "__func__", module.forward)
     return {name: getattr(steps, name) for name in _asked(forward)}
 

@@ -183,7 +183,7 @@ class Cache:
                         found = _opened(home / key, pictures)
                     if found is not None:
                         return found
-            except (OSError, NotImplementedError) as error:  # Locks are not implemented everywhere.
+            except (OSError, NotImplementedError) as error:  # Some file systems have no locks.
                 refused = refused or f"{home.parent}: {_reason(error)}"
         self.notes.append(
             f"{name} is decoded in memory, since it cannot be kept decoded ({refused})"

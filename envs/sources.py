@@ -119,7 +119,7 @@ _OTHER_FILES = {
 
 
 def check_file(name: Any) -> None:
-    """Raise ConfigError for a file of a kind that is no data set here, with what to do instead."""
+    """Raise ConfigError for a file that is not a data set, such as an audio file, with what to do instead."""
     # A name such as `mine.json` may be a class of `mine.py`: only an actual file is refused.
     if not isinstance(name, (str, Path)) or not Path(name).expanduser().is_file():
         return

@@ -161,14 +161,12 @@ def _say_how_to_resume(words: list[str]) -> None:
     from .commands import command
 
     if words[:1] == ["resume"]:
-        print(f"Resume with: {shlex.join(['ml', *words])}", file=sys.stderr)
-    if command(words) is not None:  # A film or a table begins anew.
+        again = words
+    elif command(words) is not None:  # Predictions, films and tables start over.
         return
-    again = [word for word in words if not word.startswith("resume=")]
-    if words[:1] == ["resume"]:
-        print(f"Resume with: {shlex.join(['ml', *words])}", file=sys.stderr)
-        return
-    print(f"Resume with: {shlex.join(['ml', *again, 'resume=true'])}", file=sys.stderr)
+    else:
+        again = [*(word for word in words if not word.startswith("resume=")), "resume=true"]
+    print(f"Resume with: {shlex.join(['ml', *again])}", file=sys.stderr)
 
 
 def _user_traceback(error: Exception, *, whole: bool) -> str:

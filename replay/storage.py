@@ -187,7 +187,8 @@ class LazyColumn:
         return LazyColumn(source, convert, shape=self.shape[1:], dtype=dtype, changes=self.changes)
 
     def joined(self, others: Sequence[LazyColumn]) -> LazyColumn:
-        raise NotImplementedError("Lazy columns are not joined.")
+        # Unreachable from a run: data sets that are not in memory are refused before they are joined.
+        raise NotImplementedError("Columns that are read at each use cannot be joined.")
 
     def to(self, device: torch.device) -> LazyColumn:
         return self

@@ -57,7 +57,7 @@ class SavedSettings:
         """The plan with the environments too, to make copies of them."""
         settings = self._settings
         if not (self._trust or self._said("env")):
-            settings.live["env"] = self._known_environments(settings.values["env"])
+            settings.live["env"] = self._known("env", settings.values["env"])
         if not (self._trust or self._said("env_wrappers")):
             settings.values["env_wrappers"] = self._known_wrappers(settings.values["env_wrappers"])
         return make_plan(settings, names=(*MODULES, "env", "env_wrappers"))
@@ -66,7 +66,7 @@ class SavedSettings:
         """The plan with the strategies too, to predict as they do."""
         settings = self._settings
         if not (self._trust or self._said("strategy")):
-            settings.live["strategy"] = self._known_strategies(settings.values["strategy"])
+            settings.live["strategy"] = self._known("strategy", settings.values["strategy"])
         return make_plan(settings, names=(*MODULES, "strategy"))
 
     def plan_of_data(self) -> Plan:
@@ -147,37 +147,19 @@ class SavedSettings:
         _, arguments = split_target(self._given.values.get(key))
         return set(arguments) if key in self._given.given else set()
 
-    def _known_environments(self, value: object) -> Any:
-        """The environments that the run's directory names.
+    def _known(self, key: str, value: object) -> Any:
+        """The objects that the run's directory names for a setting, such as its environments.
 
         Raises:
             ConfigError: For a name that the user must give.
         """
-        refused = lambda name: self._unnamed("env", name)  # noqa: E731
+        refused = lambda name: self._unnamed(key, name)  # noqa: E731
 
         def found(item: object) -> Any:
             name, arguments = split_target(item)
-            target = known_object(str(name), "env")
+            target = known_object(str(name), key)
             if target is None:
-                raise self._unnamed("env", str(name))
-            return {"_target_": target, **known_arguments(arguments, refused)}
-
-        items = value if isinstance(value, list) else [value]
-        return [found(item) for item in items]
-
-    def _known_strategies(self, value: object) -> Any:
-        """The strategies that the run's directory names.
-
-        Raises:
-            ConfigError: For a name that the user must give.
-        """
-        refused = lambda name: self._unnamed("strategy", name)  # noqa: E731
-
-        def found(item: object) -> Any:
-            name, arguments = split_target(item)
-            target = known_object(str(name), "strategy")
-            if target is None:
-                raise refused(str(name))
+                raise self._unnamed(key, str(name))
             return {"_target_": target, **known_arguments(arguments, refused)}
 
         return [found(item) for item in (value if isinstance(value, list) else [value])]

@@ -222,7 +222,7 @@ def build_own_metrics(
 
 
 def _numbers(result: object) -> Tensor | None:
-    """A metric's result in float64, on the host; None if it is no number."""
+    """A metric's result as float64 on the CPU; None if it is not a number, or several."""
     try:
         values = torch.as_tensor(result).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
