@@ -74,7 +74,7 @@ def test_data_that_the_run_does_not_know_is_refused(run: Run, data: Any, message
 def test_a_loaded_run_asks_for_data_that_was_an_object(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"which the directory does not hold. Give the data"):
         antelope.load(run.path).evaluate()
-    with pytest.raises(DataError, match=r"is other data of the same name"):
+    with pytest.raises(DataError, match=r"is different data of the same name"):
         antelope.load(run.path, dataset=(X, Y[::-1].copy())).outputs()
 
 
