@@ -1,4 +1,4 @@
-"""Recognises inputs without targets, as people have them: an array, pictures, files, a data set's items."""
+"""Recognises inputs without targets in any form: an array, pictures, files, a data set's items."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoredRows(Protocol):
     def parts(self, size: int) -> Iterator[Any]:
         """Stored rows `[n, *shape]`, or dicts of them, at most `size` at a time, in order.
 
-        Of no rows, one empty part.
+        If there are no rows, one empty part.
 
         Raises:
             DataError: If a part holds something other than the training inputs did.

@@ -296,7 +296,7 @@ class Rows:
         return len(self._raw)
 
     def parts(self, size: int) -> Iterator[Tensor]:
-        """Stored rows `[n, *shape]`, at most `size` at a time, in order; of no rows, one empty part.
+        """Stored rows `[n, *shape]`, at most `size` at a time, in order; if there are none, one empty part.
 
         Raises:
             DataError: If a part holds something other than the training inputs did.

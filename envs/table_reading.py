@@ -56,7 +56,7 @@ class TableRows:
         return int(self._table.num_rows)
 
     def parts(self, size: int) -> Iterator[Any]:
-        """Stored rows, at most `size` at a time, in order; of no rows, one empty part.
+        """Stored rows, at most `size` at a time, in order; if there are none, one empty part.
 
         Raises:
             DataError: If a part holds something other than the training rows did.
