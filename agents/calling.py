@@ -38,7 +38,7 @@ def steps_asked(module: nn.Module, obs: Any) -> dict[str, Any]:
     steps = steps_of(obs)
     if steps is None:
         return {}
-    # The function, because Python binds a new method at each access, which the cache would never find.
+    # The function itself: Python binds a new method at each access, which the cache would never find.
     forward = getattr(module.forward, "__func__", module.forward)
     return {name: getattr(steps, name) for name in _asked(forward)}
 
@@ -61,7 +61,7 @@ def misnamed(module: nn.Module) -> str | None:
 
 
 def about_steps(module: nn.Module, obs: Any) -> str:
-    """Advice for a `forward` that cannot be called on `obs` for lack of an argument; empty for any other."""
+    """Advice for a `forward` that requires an argument which `obs` does not carry; empty for any other."""
     lacks = [name for name in _required(module.forward)[1:] if name not in steps_asked(module, obs)]
     if not lacks:
         return ""

@@ -118,7 +118,7 @@ def pixel_network(
     """A network that classifies every pixel of an image.
 
     Raises:
-        ConfigError: If there is an encoder, or the inputs are no single image.
+        ConfigError: If there is an encoder, or the inputs are not a single image.
     """
     if encoder is not None or isinstance(obs_spec, dict):
         what = "encoder= returns features without places" if encoder else "the inputs are a dict"

@@ -41,7 +41,10 @@ def is_text(path: Path) -> bool:
 
 
 def pyarrow(what: str) -> Any:
-    """The module; `what` needs it.
+    """The pyarrow module.
+
+    Args:
+        what: What is read with it, for the error.
 
     Raises:
         DataError: If it is not installed.

@@ -40,7 +40,7 @@ def column_of(column: pa.ChunkedArray, feature: Any, name: str, source: str) -> 
     if kind in SCALAR:
         raise DataError(text_error(name, source))
     raise DataError(
-        f"Column {what} is a {kind}, which is no input of a model. Choose others: inputs=[...]."
+        f"Column {what} is a {kind}, which cannot be a model's input. Choose others: inputs=[...]."
     )
 
 
@@ -90,7 +90,7 @@ def _array(column: pa.ChunkedArray, shape: tuple[int | None, ...], what: str) ->
     values = _flat(column, len(shape))
     numbers = torch.from_numpy(np.array(values.to_numpy()))
     if len(numbers) != len(column) * prod(size or 0 for size in shape):
-        raise DataError(f"Column {what} holds arrays of other shapes than {list(shape)}.")
+        raise DataError(f"Column {what} holds arrays of shapes other than {list(shape)}.")
     return numbers.view(len(column), *(size or 0 for size in shape))
 
 

@@ -9,7 +9,7 @@ from .numbering import in_words
 
 
 def headings(inputs: Any) -> tuple[str, ...] | None:
-    """The names of the columns of a data frame; None: it is none, or its columns have no names."""
+    """The column names of a data frame; None: it is not a data frame, or its columns have no names."""
     columns = getattr(inputs, "columns", None)
     if columns is None or not hasattr(type(inputs), "__getitem__"):
         return None

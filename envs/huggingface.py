@@ -107,7 +107,7 @@ def open_parts(source: Any, arguments: Mapping[str, Any], wishes: Wishes) -> Par
         return Parts(name, found)
     if not (train := _training_part(found)):
         raise ConfigError(
-            f"{name} has the parts {', '.join(found)}: which is to be learnt from? Give one, "
+            f"Which part of {name} is the training data? It has {', '.join(found)}. Give one as "
             "dataset=data['...'], and another as test_dataset=."
         )
     held_out = next(

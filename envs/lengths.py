@@ -82,7 +82,8 @@ def alike_in_length(parts: list[Arrays]) -> list[Arrays]:
     """Parts of the data: if rows of any part are sequences of different lengths, those of all parts are.
 
     Raises:
-        DataError: If a part cannot be: it is read from its source at each use, or altered for each task.
+        DataError: If a part cannot be kept so: it is read from its source at each use, or altered for each
+            task.
     """
     if not any(isinstance(part.inputs, Ragged) for part in parts):
         return parts

@@ -67,7 +67,7 @@ def _column(part: Arrays, reading: Reading, space: Space, what: str) -> Column:
     """One column of inputs as a table holds it.
 
     Raises:
-        DataError: If it is something else than the run was trained on.
+        DataError: If it is not what the run was trained on.
     """
     column: Any = part.inputs
     if isinstance(column, Tensor):

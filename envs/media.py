@@ -1,4 +1,4 @@
-"""Audio and video, which are not decoded: what to say instead."""
+"""Recognises audio and video, which are not decoded, and says what to do instead."""
 
 from __future__ import annotations
 

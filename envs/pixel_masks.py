@@ -35,7 +35,7 @@ def mask_of(item: Any, pictures: Pictures, name: str) -> Any:
                 "pixel's class: give it in mode L or P, or as integers [H, W]."
             )
         target = np.array(target)
-    # Several inputs are no single picture; other targets are left alone.
+    # Several inputs are not one picture; targets other than masks are left alone.
     if not is_image(image) or not _is_mask(target):
         return target
     mask = np.asarray(target)
@@ -73,7 +73,7 @@ def as_masks(targets: Tensor, size: tuple[int, ...] | None, name: str) -> Tensor
 
     Args:
         targets: `[N, H, W]` or `[N, 1, H, W]`.
-        size: Height and width of the images; None: inputs are no images.
+        size: Height and width of the images; None: the inputs are not images.
 
     Raises:
         DataError: If they are integers of another size, or a class is out of range.

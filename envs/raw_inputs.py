@@ -32,7 +32,7 @@ class StoredRows(Protocol):
         Of no rows, one empty part.
 
         Raises:
-            DataError: If a part holds something else than the training inputs did.
+            DataError: If a part holds something other than the training inputs did.
         """
 
 
@@ -162,7 +162,7 @@ def _picture(path: Path, name: str) -> Path:
     if not path.is_file():
         raise DataError(f"{path} does not exist: {name} are to be read from it.")
     if not is_picture(path):
-        raise DataError(f"{path} is not a picture, by the end of its name.")
+        raise DataError(f"{path} is not a picture, judging by its suffix.")
     return path
 
 

@@ -49,7 +49,7 @@ class DictRows:
         """Dicts of stored rows `[n, *shape]`, at most `size` at a time, in order; of no rows, an empty one.
 
         Raises:
-            DataError: If a part holds something else than the training inputs did.
+            DataError: If a part holds something other than the training inputs did.
         """
         each = map_tree(lambda rows: rows.parts(size), self._rows) if self._items is None else None
         for first in range(0, len(self), size) or (0,):

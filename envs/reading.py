@@ -301,7 +301,7 @@ class Rows:
         """Stored rows `[n, *shape]`, at most `size` at a time, in order; of no rows, one empty part.
 
         Raises:
-            DataError: If a part holds something else than the training inputs did.
+            DataError: If a part holds something other than the training inputs did.
         """
         raw, space, name = self._raw, self._space, self._name
         for first in range(0, len(raw), size) or (0,):

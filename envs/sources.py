@@ -132,7 +132,7 @@ def check_file(name: Any) -> None:
 
 
 def table_file_of(name: Any) -> Path | None:
-    """The file of a table that a name is the path of, with `~` expanded; None: it is no such path.
+    """The file of a table that a name is the path of, with `~` expanded; None: any other name.
 
     The file need not exist: what the name ends in says that it is one.
     """

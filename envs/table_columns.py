@@ -164,7 +164,7 @@ class Columns:
             `numbers` and `categories`.
 
         Raises:
-            DataError: If a column is missing or holds something else than in training, or values are
+            DataError: If a column is missing or holds something other than in training, or values are
                 missing where none were expected.
         """
         self.check(table, name)
@@ -278,7 +278,7 @@ def as_numbers(column: pa.ChunkedArray, what: str) -> np.ndarray:
 
 
 def time_of(kind: pa.DataType) -> str | None:
-    """Whether a type is one of "dates", "times" or "durations"; None: it is none of them."""
+    """Whether a type is one of "dates", "times" or "durations"; None: any other type."""
     types = pyarrow("A table").types
     if types.is_date(kind) or types.is_timestamp(kind):
         return "dates"

@@ -49,8 +49,8 @@ class TableRows:
         self._table = table.select(columns.names)
         if strange := columns.strange(self._table):
             warnings.warn(
-                f"No value in {columns_in_words(strange)} of {name} occurred in training: the model knows "
-                "nothing of them.",
+                f"No value in {columns_in_words(strange)} of {name} occurred in training: the model has "
+                "learnt nothing about them.",
                 stacklevel=2,
             )
 
@@ -61,7 +61,7 @@ class TableRows:
         """Stored rows, at most `size` at a time, in order; of no rows, one empty part.
 
         Raises:
-            DataError: If a part holds something else than the training rows did.
+            DataError: If a part holds something other than the training rows did.
         """
         for first in range(0, len(self), size) or (0,):
             found = self._columns.encode(self._table.slice(first, size), self._name, first=first)

@@ -71,7 +71,7 @@ def _single(column: pa.ChunkedArray, target: str, kind: str | None, name: str) -
         rows = _numbers(column, f"`{target}` of {name}")
         if kind == "classes":
             if not torch.equal(rows, rows.round()):
-                raise DataError(f"{said} of {name} holds fractions, which are no classes.")
+                raise DataError(f"{said} of {name} holds fractions, which are not classes.")
             return Targets(rows.long())
         return Targets(rows.float() if str(held) in ("float", "halffloat") else rows)
     if types.is_string(held) or types.is_large_string(held) or str(held) == "string_view":
@@ -99,8 +99,8 @@ def _several(table: pa.Table, names: tuple[str, ...], kind: str | None, name: st
     if wrong:
         raise DataError(
             f"target= names {len(names)} columns of {name}, which are learnt as values, but "
-            f"{columns_in_words(wrong)} holds no numbers. Several columns of classes are not supported: "
-            "learn them one at a time."
+            f"there are no numbers in {columns_in_words(wrong)}. Several columns of classes are not "
+            "supported: learn them one at a time."
         )
     if kind == "classes":
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What `ml` does besides training: help, lists of names, plots, films, completion."""
+"""What `ml` does besides training: help, lists of names, plots, videos, completion."""
 
 from __future__ import annotations
 

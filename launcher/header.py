@@ -80,7 +80,7 @@ def read_as_steps(learner: Learner) -> list[str]:
     advice = (
         f"Rename `{near}`, which is never filled in"
         if near
-        else "Add one of them, and leave padding out"
+        else "Add one of them, and skip the padding"
     )
     return [
         f"{type(learner.agent).__name__}.forward has neither `length` nor `mask`, so it reads the zeros "

@@ -162,7 +162,7 @@ def _say_how_to_resume(words: list[str]) -> None:
 
     if words[:1] == ["resume"]:
         again = words
-    elif command(words) is not None:  # Predictions, films and tables start over.
+    elif command(words) is not None:  # Predictions, videos and tables start over.
         return
     else:
         again = [*(word for word in words if not word.startswith("resume=")), "resume=true"]

@@ -223,7 +223,7 @@ def _are_probabilities(rows: Tensor) -> bool:
 
 
 def _after_sigmoid(rows: Tensor, source: str) -> bool:
-    """Whether labels' logits `[B, K]` are all between 0 and 1, and so many that it is no chance."""
+    """Whether labels' logits `[B, K]` are all between 0 and 1, and too many for chance."""
     within = bool(((rows >= 0) & (rows <= 1)).all())
     return within and ("igmoid" in source or rows.numel() >= _NO_CHANCE)
 

@@ -83,7 +83,7 @@ def advice(spec: Spec) -> dict[str, str]:
         found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
         found |= dict.fromkeys(
             VOCABULARY,
-            f"not one part of {space_words(spec.obs)} holds ids; take `spec.obs[name].n`",
+            f"not exactly one part of {space_words(spec.obs)} holds ids; take `spec.obs[name].n`",
         )
     elif spec.obs.ids is None:
         why = f"the inputs are {spec.obs}, not integers that arrive unchanged"

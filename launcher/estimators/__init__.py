@@ -1,4 +1,4 @@
-"""Estimators in the way of scikit-learn: `AntelopeClassifier`, `AntelopeRegressor`."""
+"""Estimators with scikit-learn's interface: `AntelopeClassifier`, `AntelopeRegressor`."""
 
 from .classifier import AntelopeClassifier
 from .regressor import AntelopeRegressor

@@ -1,4 +1,4 @@
-"""`AntelopeClassifier`: a module that classifies, in the way of scikit-learn."""
+"""`AntelopeClassifier`: a module that classifies, as a scikit-learn estimator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AntelopeRegressor`: a module that predicts values, in the way of scikit-learn."""
+"""`AntelopeRegressor`: a module that predicts values, as a scikit-learn estimator."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def _refused(trained: Trained, format: str, error: Exception) -> ConfigError:
     guard = re.search(r"satisfy the generated guard (.+)", text)
     if constant is not None:
         reason = (
-            f"its `forward` fixes the size of the batch, to {constant[1]}. len(x) does so, and int(...): "
-            "write x.shape[0]"
+            f"its `forward` fixes the batch size at {constant[1]}, as len(x) and int(...) do: write "
+            "x.shape[0]"
         )
     elif guard is not None:
         sizes = guard[1].replace("L['inputs'].size()[0]", "B")

@@ -366,7 +366,7 @@ class Loaded:
             if known is not None and read.fingerprint != known:
                 raise DataError(
                     f"{read.name} is not what the run in {self.path} learnt from: it has changed since, or "
-                    "is other data of the same name. To evaluate on it all the same, give it: "
+                    "is different data of the same name. To evaluate on it anyway, give it explicitly: "
                     "run.evaluate(dataset=...)."
                 )
             self._data_read = read

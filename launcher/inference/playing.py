@@ -182,7 +182,7 @@ def _filmed(env: Env[Any, Any], video: Path, name: str) -> Env[Any, Any]:
         with tempfile.TemporaryFile(dir=folder):
             pass
         with warnings.catch_warnings():
-            # About older films of the same name, which are replaced.
+            # About older videos of the same name, which are replaced.
             warnings.simplefilter("ignore")
             if one:
                 return _OneFilm(env, video)

@@ -107,7 +107,7 @@ def _refuse_finished(path: Path, given: Settings, saved: Mapping[str, Any]) -> N
     had = saved.get(length) or 10
     raise ConfigError(
         f"The run in {path} is finished. To train it for longer: ml resume {path} {length}={2 * had} (it had "
-        f"{had}). To begin another run from its weights, add load={path} to the words of that run."
+        f"{had}). To start another run from its weights, add load={path} to that run's command."
     )
 
 

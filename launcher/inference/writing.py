@@ -80,8 +80,8 @@ def _predictions(chosen: np.ndarray) -> Columns:
         return {"prediction": chosen}
     if chosen.ndim > 2:
         raise ConfigError(
-            f"Predictions have shape {list(chosen.shape[1:])} each, which is no row of a table. Write them "
-            "to a .npy file: out=predictions.npy."
+            f"Predictions have shape {list(chosen.shape[1:])} each, more dimensions than a table has. "
+            "Write them to a .npy file: out=predictions.npy."
         )
     return {f"prediction_{number}": chosen[:, number] for number in range(chosen.shape[1])}
 

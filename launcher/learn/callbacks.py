@@ -152,7 +152,7 @@ def build_callbacks(given: Sequence[Named], spec: Spec, device: Any) -> Callback
         device: The run's device, for constructors that ask for it.
 
     Raises:
-        ConfigError: With everything that is no callback, or has a method that looks like a hook and is none.
+        ConfigError: With everything that is not a callback, or has a method that only looks like a hook.
     """
     named: dict[str, object] = {}
     mistakes: list[str] = []

@@ -93,7 +93,7 @@ def build_watched(plan: Plan, world: World, evaluate: Evaluator) -> Watched | No
     better = {"min": "less", "max": "more"}.get(asked.mode or "", evaluate.policy.own.better(name))
     if better is None:
         raise ConfigError(
-            f"early_stopping.metric={name}: whether more or less of it is better is not known. Set "
+            f"early_stopping.metric={name}: it is not known whether more or less is better. Set "
             "early_stopping.mode=max or min."
         )
     return Watched(name, more=better == "more")

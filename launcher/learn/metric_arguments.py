@@ -276,7 +276,7 @@ def _column(values: Tensor) -> Tensor:
     return values[:, 0] if values.dim() == 2 and values.shape[1] == 1 else values
 
 
-# ------------------------------------------------------------------------------ whose they are
+# ----------------------------------------------------------------------- which library they are of
 
 
 def without_arguments(target: object) -> object:

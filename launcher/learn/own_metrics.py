@@ -67,7 +67,7 @@ class OwnMetrics:
     def __call__(self, found: Outputs, *, told: bool) -> dict[str, float]:
         """Each metric's value, or values: `f1`, or `f1/cat`, `f1/dog`.
 
-        NaN is a value, of a class without rows for example, and does not end a run; it is said once.
+        NaN is a value, of a class without rows for example: it is reported once, and does not end a run.
 
         Args:
             told: Whether the scenario lets the model know the task.
@@ -209,7 +209,7 @@ def build_own_metrics(
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             mistakes.append(
-                f"metrics= has {names.count(name)} of the name `{name}`. Define functions or classes of "
+                f"metrics= has {names.count(name)} metrics named `{name}`. Give your functions or classes "
                 "different names, or pass torchmetrics.MetricCollection({name: metric, ...})."
             )
         elif name in ours:

@@ -356,7 +356,7 @@ def test_the_only_part_with_ids_is_a_vocabulary(learn: Any) -> None:
     run = learn(model=Embedding, dataset=({"meta": META, "tokens": TOKENS}, Y))
     assert run.agent.embedding.num_embeddings == 12
     with pytest.raises(
-        ConfigError, match=r"not one part of .* holds ids; take `spec.obs\[name\].n`"
+        ConfigError, match=r"not exactly one part of .* holds ids; take `spec.obs\[name\].n`"
     ):
         learn(model=Embedding, dataset=({"more": TOKENS, "tokens": TOKENS}, Y))
 

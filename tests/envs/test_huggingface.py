@@ -155,7 +155,7 @@ class TestMistakes:
 
     def test_of_parts_name_them(self) -> None:
         part = data(Value("int64"), LABELS)
-        with pytest.raises(ConfigError, match="has the parts a, b: which is to be learnt from"):
+        with pytest.raises(ConfigError, match=r"is the training data\? It has a, b. Give one as "):
             read(dataset=DatasetDict(a=part, b=part))
 
     def test_of_a_target_name_the_columns(self) -> None:

@@ -216,7 +216,7 @@ class TestMistakes:
             ({"target": "kind", "drop": ["agee"]}, "drop=agee: .* Did you mean `age`"),
             ({"target": "kind", "drop": ["age", "width"]}, "no column beside the target"),
             ({"target": "kind", "target_type": "values"}, "holds words, so target_type=values"),
-            ({"target": ["kind", "age"]}, "`kind` holds no numbers"),
+            ({"target": ["kind", "age"]}, "there are no numbers in `kind`"),
             ({"target": "kind", "dataset.sep": ";"}, "A table has no argument `sep`"),
         ],
     )

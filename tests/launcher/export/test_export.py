@@ -253,7 +253,10 @@ class TestWhatCannotBeExported:
         ("more", "match"),
         [
             ({"model": Noisy}, "Does `forward` draw random numbers"),
-            ({"model": OneSize}, r"fixes the size of the batch, to 3. len\(x\) does so"),
+            (
+                {"model": OneSize},
+                r"batch size at 3, as len\(x\) and int\(...\) do: write x.shape\[0\]",
+            ),
             ({"model": Grows}, r"depends on the size B of the batch \(.*B <= 100\)"),
             ({"model": Branches}, r"data-dependent expression.*\(in forward, test_export.py line"),
             ({"model": Alone}, "Alone: it has no `forward`"),

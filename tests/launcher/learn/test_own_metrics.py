@@ -327,7 +327,7 @@ class Neither:
         ("f1scor", "Did you mean `F1Score`"),
         ("rouge", "No metric `rouge`. Names are those of torchmetrics"),
         (["mse"], "not measured here, where targets are classes"),
-        (["f1", "f1"], "2 of the name `f1`"),
+        (["f1", "f1"], "2 metrics named `f1`"),
         ([one], r"Write one\(output, label\)"),
         ([broken], r"broken raised AttributeError.*test_own_metrics.py.*output float32 \[30, 3\]"),
         ([matrix], r"returned values \[3, 3\]; a metric is a number"),
