@@ -248,7 +248,7 @@ class Cache:
             "version": _VERSION,
             "shape": [n, *form.shape],
             "dtype": form.dtype.name,
-            "pictures": pictures.state(),
+            "pictures": {**pictures.state(), "unturned": any(one.get("unturned") for one in found)},
             "sizes": sorted({tuple(size) for one in found for size in one["sizes"]}),
             "sums": [one["sums"] for one in found] if form.dtype == np.uint8 else [],
         }
@@ -334,7 +334,12 @@ def _decode(
             opened.write(pixels.data)
         if pixels.dtype == np.uint8:
             sums = sums_of(torch.from_numpy(pixels)).state()
-    return {"sums": sums, "sizes": sorted(pictures.sizes), "broken": broken}
+    return {
+        "sums": sums,
+        "sizes": sorted(pictures.sizes),
+        "unturned": pictures.unturned,
+        "broken": broken,
+    }
 
 
 def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
