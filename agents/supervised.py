@@ -141,10 +141,9 @@ def network(
 ) -> nn.Module:
     """A residual CNN for images of at least 32x32 pixels, a plain CNN for smaller ones, else an MLP.
 
-    A GRU for sequences of different lengths.
-
-    Integers in the shape of an image are treated as numbers; other integers pass `Integers` first. The
-    columns of a table's categories are embedded, and the parts of a dict become one vector first.
+    Sequences of different lengths are read by a GRU. Integers in the shape of an image are treated as
+    numbers; other integers pass `Integers` first. The columns of a table's categories are embedded, and the
+    parts of a dict become one vector first.
 
     Args:
         values: Whether the output is numbers, for which there are often few rows to learn from.

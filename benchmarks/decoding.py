@@ -1,4 +1,4 @@
-"""Starts on a folder of pictures: decoding once against a pass of a DataLoader; crops and flips; orders.
+"""Times the start on a folder of pictures (against a DataLoader), crops and flips, and shuffled orders.
 
 Makes its own JPEG files below `--folder`, and deletes them at the end. Run by hand:
 
@@ -39,7 +39,7 @@ from antelope.replay.samplers import Epochs
 
 
 class Silent:
-    """A report that nobody reads."""
+    """A report that is thrown away."""
 
     def begin(self, text: str, done: int, total: int) -> None: ...
 
@@ -51,13 +51,13 @@ class Silent:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those that it waited for."""
+    """CPU seconds of this process and of those that it waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU seconds and seconds."""
+    """CPU seconds and wall-clock seconds of a call."""
     cpu, wall = cpu_seconds(), time.perf_counter()
     work()
     return cpu_seconds() - cpu, time.perf_counter() - wall

@@ -30,14 +30,14 @@ from .decoding import by_all_cores
 from .images import Form, Pictures
 from .statistics import Sums, remember, sums_of
 
-_VERSION = 1  # Of the files; another one is never read.
+_VERSION = 1  # Version of an entry's format; others are never read.
 _WORTH_S = 0.5  # Decoding that takes less CPU time is not worth a file.
-_SECONDS_PER_PICTURE, _SECONDS_PER_BYTE = 2e-4, 2e-8  # Of JPEG files, roughly.
-_DISK_SHARE = 0.5  # Of the free space at most: the disk is not ours alone.
-_MEMORY_SHARE = 0.5  # Of memory at most, where rows may be copied.
+_SECONDS_PER_PICTURE, _SECONDS_PER_BYTE = 2e-4, 2e-8  # To decode JPEG files, roughly.
+_DISK_SHARE = 0.5  # Largest share of the free space: the disk is not ours alone.
+_MEMORY_SHARE = 0.5  # Largest share of memory, where rows may be copied.
 _BLOCK_BYTES, _BLOCK_ROWS = 4 * 2**20, 256  # Decoded at once by a worker.
 _SYNC_S = 2.0  # Seconds between records of what is decoded: so much is lost at a power cut.
-_NAMES = re.compile(r"[0-9a-f]{32}(\.part)?")  # Of entries.
+_NAMES = re.compile(r"[0-9a-f]{32}(\.part)?")  # Names of entries.
 _SHOWN = 5  # Broken pictures named in an error; the search ends at four times as many.
 
 
@@ -248,7 +248,7 @@ class Cache:
             "version": _VERSION,
             "shape": [n, *form.shape],
             "dtype": form.dtype.name,
-            "pictures": pictures.state(),
+            "pictures": {**pictures.state(), "unturned": any(one.get("unturned") for one in found)},
             "sizes": sorted({tuple(size) for one in found for size in one["sizes"]}),
             "sums": [one["sums"] for one in found] if form.dtype == np.uint8 else [],
         }
@@ -296,7 +296,7 @@ class _Journal:
 
 
 def _settle(pictures: Pictures, files: Files) -> None:
-    """Settle on as many pictures as are looked at when they are decoded in memory, those of all parts."""
+    """Settle size and mode on as many pictures as decoding in memory looks at, from all parts."""
     if pictures.size is not None:
         return
     found, n, first = [], len(files.listing), None
@@ -334,7 +334,12 @@ def _decode(
             opened.write(pixels.data)
         if pixels.dtype == np.uint8:
             sums = sums_of(torch.from_numpy(pixels)).state()
-    return {"sums": sums, "sizes": sorted(pictures.sizes), "broken": broken}
+    return {
+        "sums": sums,
+        "sizes": sorted(pictures.sizes),
+        "unturned": pictures.unturned,
+        "broken": broken,
+    }
 
 
 def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
@@ -347,8 +352,8 @@ def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
             if about["version"] != _VERSION or os.fstat(file.fileno()).st_size != nbytes:
                 return None
             if sys.platform == "linux":
-                # Private: whoever writes to the rows gets pages of his own, and the file stays as it is.
-                # The system reserves no memory for that (MAP_NORESERVE), since nobody does.
+                # Private: a write to the rows would copy the page, and leave the file as it is. The system
+                # reserves no memory for such copies (MAP_NORESERVE), since nothing writes.
                 flags, both = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
                 mapping = mmap.mmap(file.fileno(), nbytes, flags=flags, prot=both)
             else:

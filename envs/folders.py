@@ -185,7 +185,7 @@ def open_folder(path: Path) -> Parts:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture, by the end of its name."""
+    """Whether a file is a picture, judging by its suffix."""
     return path.suffix.lower() in _PICTURES
 
 

@@ -57,7 +57,7 @@ class Parts:
     notes: tuple[str, ...] = field(default=())
 
     def part(self, *, train: bool) -> Any:
-        """One of them, or None."""
+        """The training part, or the held-out part, which may be None."""
         return self.train if train else self.held_out
 
 

@@ -60,6 +60,8 @@ class Pictures:
     Attributes:
         sizes: `(width, height)` of the images read so far.
         size: `(width, height)` that all are resized to, in pixels; None: not settled yet.
+        unturned: Whether some came with an orientation (EXIF) that their data set had not applied, as
+            torchvision's do: files that come later are then not turned either.
         parts: Those of the parts of a dict of inputs, by their keys.
     """
 
@@ -68,6 +70,7 @@ class Pictures:
         self.sizes: set[tuple[int, int]] = set()
         self.size: tuple[int, int] | None = None
         self._mode, self._deep = "", False
+        self.unturned = False
         self.parts: dict[tuple[str, ...], Pictures] = {}
 
     def of(self, part: tuple[str, ...]) -> Pictures:
@@ -98,6 +101,7 @@ class Pictures:
             "deep": self._deep,
             "colour": self.colour,
             "image_size": self.image_size,
+            "unturned": self.unturned,
             "parts": [[list(path), part.state()] for path, part in self.parts.items()],
         }
 
@@ -106,6 +110,7 @@ class Pictures:
         """The pictures that `state` describes."""
         pictures = cls(state["image_size"], colour=state["colour"])
         pictures.size, pictures._mode, pictures._deep = state["size"], state["mode"], state["deep"]
+        pictures.unturned = state.get("unturned", False)
         pictures.parts = {
             tuple(path): cls.from_state(part) for path, part in state.get("parts", ())
         }
@@ -127,7 +132,7 @@ class Pictures:
                     "Convert it: image.convert('L')."
                 )
             image = grey
-        return self(image)
+        return self._tensor(image)
 
     def settle(self, images: Iterable[Any]) -> None:
         """Decide on these images, once; later calls change nothing."""
@@ -167,6 +172,7 @@ class Pictures:
         """Decide what was settled elsewhere, on images of these sizes."""
         width, height = state["size"]
         self.size, self._mode, self._deep = (width, height), state["mode"], state["deep"]
+        self.unturned |= state.get("unturned", False)
         self.sizes.update((width, height) for width, height in sizes)
 
     def __call__(self, image: Any) -> Tensor:
@@ -175,6 +181,12 @@ class Pictures:
         Raises:
             DataError: If its mode holds more than the mode settled on: colours, or 32-bit numbers.
         """
+        # Most images have no such metadata, and need not be asked.
+        if not self.unturned and any(key in image.info for key in _ORIENTED):
+            self.unturned = image.getexif().get(_ORIENTATION, 1) != 1
+        return self._tensor(image)
+
+    def _tensor(self, image: Any) -> Tensor:
         self.sizes.add(image.size)
         pixels = self._pixels(image)
         if pixels.ndim == 2:
@@ -223,10 +235,13 @@ class Pictures:
         return image if image.size == self.size else image.resize(self.size)
 
 
-def load(file: str | Path) -> Any:
+def load(file: str | Path, *, turned: bool = True) -> Any:
     """A picture as a viewer shows it: a PIL image of mode RGB, or I;16 if it has 16 bits.
 
     The first frame of an animation, rotated as its EXIF data says, on white where it is transparent.
+
+    Args:
+        turned: Whether to rotate it.
 
     Raises:
         DataError: If it cannot be decoded, or holds numbers of unknown range.
@@ -236,7 +251,7 @@ def load(file: str | Path) -> Any:
     try:
         with Image.open(file) as image:
             image.load()  # Now, while the file is open: opening reads the header only.
-            return as_viewed(image, str(file))
+            return as_viewed(image, str(file), turned=turned)
     except DataError:
         raise
     except Exception as error:  # PIL's decoders raise nearly anything.
@@ -248,8 +263,11 @@ def load(file: str | Path) -> Any:
         ) from error
 
 
-def as_viewed(image: Any, name: str = "The picture") -> Any:
+def as_viewed(image: Any, name: str = "The picture", *, turned: bool = True) -> Any:
     """A PIL image as a viewer shows it: of mode RGB, or I;16 if it has 16 bits, upright, on white.
+
+    Args:
+        turned: Whether to turn it upright.
 
     Raises:
         DataError: If it holds numbers of unknown range.
@@ -262,7 +280,8 @@ def as_viewed(image: Any, name: str = "The picture") -> Any:
             f"{name} holds 32-bit numbers (mode {image.mode}), whose range is unknown. "
             "Convert it to 8 or 16 bits, or give the images as arrays."
         )
-    image = _upright(image, image.getexif().get(_ORIENTATION, 1))
+    if turned:
+        image = _upright(image, image.getexif().get(_ORIENTATION, 1))
     if not deep:
         return _converted(image, "RGB")
     return Image.fromarray(np.asarray(image).astype(np.uint16))

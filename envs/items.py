@@ -119,7 +119,7 @@ class _Form:
 
     @property
     def items(self) -> str:
-        """How errors call the rows."""
+        """What errors call the rows."""
         if not self.path:
             return f"Items of {self._name}"
         return f"The inputs{called(self.path)} of the items of {self._name}"

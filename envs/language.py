@@ -27,7 +27,7 @@ class Language(Dataset[tuple[Tensor, int]]):
         branching: Words that may follow a word: more of them make grammars harder to tell apart.
         noise: Probability that a word is a random one instead, 0 to 1.
         rows: Sentences of each language to learn from.
-        seed: Of grammars and sentences, int.
+        seed: Seeds the grammars and sentences, int.
 
     Raises:
         ConfigError: If an argument is out of range.

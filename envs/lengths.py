@@ -14,7 +14,7 @@ from ..replay import DataError, Ragged
 from .arrays import Arrays
 from .numbers import as_tensor, common_type, kept_type
 
-_DIMENSIONS = (1, 2)  # Of a sequence: `[T]` or `[T, features]`. More are pictures.
+_DIMENSIONS = (1, 2)  # Dimensions of a sequence: `[T]` or `[T, features]`. More are pictures.
 
 
 def sequences(values: Any, what: str) -> Ragged | Tensor | None:
@@ -118,7 +118,7 @@ def check_targets(inputs: object, targets: object, name: str) -> None:
 
 
 def row_shape(column: Any) -> list[Any]:
-    """The shape of a column's rows, for comparison and errors: the length of sequences is left open."""
+    """The shape of a column's rows, for comparison and errors; T is the length of sequences."""
     return ["T", *column.shape[2:]] if isinstance(column, Ragged) else list(column.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""Reads masks, which hold a class for each pixel: of what size and type they are, and resized as pictures."""
+"""Reads masks, which hold a class for each pixel: checks them, and resizes them with their pictures."""
 
 from __future__ import annotations
 

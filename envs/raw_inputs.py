@@ -1,4 +1,4 @@
-"""Recognises inputs without targets, as people have them: an array, pictures, files, a data set's items."""
+"""Recognises inputs without targets in any form: an array, pictures, files, a data set's items."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoredRows(Protocol):
     def parts(self, size: int) -> Iterator[Any]:
         """Stored rows `[n, *shape]`, or dicts of them, at most `size` at a time, in order.
 
-        Of no rows, one empty part.
+        If there are no rows, one empty part.
 
         Raises:
             DataError: If a part holds something other than the training inputs did.
@@ -60,8 +60,8 @@ def raw_inputs(inputs: Any, name: str, *, features: int | None) -> Tensor | np.n
 
     Args:
         inputs: An array, a tensor, a data frame or a (nested) list of numbers; a PIL image or a list of
-            them; the path of a picture, of a folder with pictures, or a list of paths; a data set, of
-            `(input, target)` or of inputs alone.
+            them; the path of a picture, of a folder with pictures, or a list, an array or a column of paths;
+            a data set, of `(input, target)` or of inputs alone.
         name: What errors call them.
         features: The number of features of one input, if it is a single row of them.
 
@@ -74,6 +74,8 @@ def raw_inputs(inputs: Any, name: str, *, features: int | None) -> Tensor | np.n
         return _files(_found(Path(inputs).expanduser(), name))
     if isinstance(inputs, (list, tuple)):
         return _listed(inputs, name, features)
+    if (paths := _paths(inputs)) is not None:
+        return _files([_picture(Path(path).expanduser(), name) for path in paths])
     if is_scalar(inputs) or is_array(inputs) or hasattr(inputs, "toarray"):
         return _array(inputs, name)
     if (held := columns(inputs)) is not None:
@@ -84,6 +86,13 @@ def raw_inputs(inputs: Any, name: str, *, features: int | None) -> Tensor | np.n
         f"{name[0].upper()}{name[1:]} are a {type(inputs).__name__}. Give an array, a picture or a list of "
         "them, a file, a folder of pictures, or a data set with __len__ and __getitem__."
     )
+
+
+def unturned(raw: Tensor | np.ndarray | Items) -> Tensor | np.ndarray | Items:
+    """The same, pictures from files not rotated by their EXIF data."""
+    if not isinstance(raw, Items) or (files := raw.files) is None:
+        return raw
+    return Items(len(files), lambda i: load(files[i], turned=False), files)
 
 
 def _array(inputs: Any, name: str) -> Tensor | np.ndarray:
@@ -106,6 +115,15 @@ def _listed(inputs: Any, name: str, features: int | None) -> Tensor | np.ndarray
     if form(inputs) == "items" or (len(inputs) and is_image(_first(inputs[0]))):
         return of_dataset(inputs, name, features)
     return as_tensor(inputs, f"The input of {name}")
+
+
+def _paths(inputs: Any) -> list[str | Path] | None:
+    """The paths in a one-dimensional array, or in a column of a data frame; None: it holds something else."""
+    if isinstance(inputs, Tensor) or not is_array(inputs) or len(inputs.shape) != 1:
+        return None
+    words = np.asarray(inputs[:1]).dtype.kind in "UO"
+    found = list(inputs) if words and len(inputs) else []
+    return found if found and all(isinstance(part, (str, Path)) for part in found) else None
 
 
 def _first(item: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Raw dicts of inputs, as people have them: a dict of arrays, a list of dicts, a data set of such items."""
+"""Raw dicts of inputs, in any form: a dict of arrays, a list of dicts, a data set of such items."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class DictRows:
         return len(leaves(self._rows)[0]) if self._items is None else len(self._items)
 
     def parts(self, size: int) -> Iterator[Any]:
-        """Dicts of stored rows `[n, *shape]`, at most `size` at a time, in order; of no rows, an empty one.
+        """Dicts of stored rows `[n, *shape]`, at most `size` at a time, in order.
+
+        If there are no rows, one dict of empty parts.
 
         Raises:
             DataError: If a part holds something other than the training inputs did.

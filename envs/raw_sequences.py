@@ -1,4 +1,4 @@
-"""Raw sequences of different lengths as stored rows, for a run that learnt from such."""
+"""Raw sequences of different lengths as stored rows, for a run that learnt from sequences."""
 
 from __future__ import annotations
 

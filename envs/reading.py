@@ -21,7 +21,7 @@ from .inputs import called, is_whole
 from .labels import check_finite
 from .later import Outputs
 from .numbers import as_tensor, kept_type
-from .raw_inputs import Items, StoredRows, raw_inputs
+from .raw_inputs import Items, StoredRows, raw_inputs, unturned
 from .raw_parts import DictRows, raw_parts
 from .raw_sequences import SequenceRows, sequence_column
 from .table_columns import Columns
@@ -123,6 +123,8 @@ class Reading:
             )
         features = space.shape[0] if len(space.shape) == 1 else None
         raw = raw_inputs(in_order(inputs, self.headings, name), name, features=features)
+        if self.pictures is not None and self.pictures.unturned:
+            raw = unturned(raw)
         if not isinstance(raw, Items):
             # Before anything is computed: a wrong shape is the most frequent mistake.
             _, alone = self._layout(tuple(raw.shape), space, name)
@@ -296,7 +298,7 @@ class Rows:
         return len(self._raw)
 
     def parts(self, size: int) -> Iterator[Tensor]:
-        """Stored rows `[n, *shape]`, at most `size` at a time, in order; of no rows, one empty part.
+        """Stored rows `[n, *shape]`, at most `size` at a time, in order; if there are none, one empty part.
 
         Raises:
             DataError: If a part holds something other than the training inputs did.

@@ -107,7 +107,7 @@ class Sums:
         return [self.n, self.values, self.squares, self.low, self.high]
 
 
-# Of columns whose sums were added up when they were made; by identity.
+# Sums that were added up while a column was made, by the identity of the column.
 _KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 

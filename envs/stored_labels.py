@@ -10,7 +10,7 @@ from ..replay import Space, Standardize
 from ..replay.sequences import StandardizeSequences
 from ..replay.spec import is_ragged
 
-# By what targets are: a byte for each in a table, and these in a batch.
+# Dtypes in a batch, by kind of target; in a table each label is one byte.
 _IN_BATCHES = {"labels": torch.float32, "pixels": torch.int64}
 
 

@@ -340,7 +340,7 @@ def number_dtype(types: list[pa.DataType], *, filled: bool) -> str:
 
 
 def begin(name: str) -> str:
-    """What errors call a table, at the start of a sentence: `The table`; a file keeps its name."""
+    """What errors call a table at the start of a sentence: `The table`; a file keeps its name."""
     return f"T{name[1:]}" if name.startswith("the ") else name
 
 

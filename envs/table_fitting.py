@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 # A column of words with more different values than this, in more than half of the rows, tells rows
 # apart instead of grouping them.
 _MANY = 20
-_MOSTLY = (
-    0.8  # Share of words that read as numbers, from which they are numbers with a mark in between.
-)
+# If this share of a column's words read as numbers, it holds numbers, and the others are marks.
+_MOSTLY = 0.8
 
 
 @dataclass(frozen=True)

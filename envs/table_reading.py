@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..replay import DataError, Space
 from ..replay.tree import zip_trees
 from .arrow import as_arrow, is_text, pyarrow, read_file, table_suffix
-from .forms import is_table
+from .forms import is_scalar, is_table
 from .table_columns import Columns, begin, columns_in_words
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class TableRows:
         return int(self._table.num_rows)
 
     def parts(self, size: int) -> Iterator[Any]:
-        """Stored rows, at most `size` at a time, in order; of no rows, one empty part.
+        """Stored rows, at most `size` at a time, in order; if there are none, one empty part.
 
         Raises:
             DataError: If a part holds something other than the training rows did.
@@ -91,7 +93,7 @@ def table_rows(
         inputs = inputs.to_dict()
     if isinstance(inputs, Mapping):
         single = not any(
-            hasattr(value, "__len__") and not isinstance(value, str) for value in inputs.values()
+            hasattr(value, "__len__") and not is_scalar(value) for value in inputs.values()
         )
         inputs = [inputs] if single else inputs
     rows = (
@@ -114,12 +116,19 @@ def _from_python(rows: Any) -> pa.Table:
     try:
         if not isinstance(rows, Mapping):
             names = dict.fromkeys(key for row in rows for key in row)
-            rows = {key: [row.get(key) for row in rows] for key in names}
+            rows = {key: [_plain(row.get(key)) for row in rows] for key in names}
         # As pandas has it, NaN is a missing value among words too.
         columns = {str(key): arrow.array(value, from_pandas=True) for key, value in rows.items()}
         return arrow.table(columns)
     except (arrow.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"The inputs are not columns of a table: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A single number or time of NumPy's or torch's as Python's own, which Arrow knows."""
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return value.astype(f"{value.dtype.kind}8[us]").item()  # `item` of nanoseconds is a number.
+    return value.item() if is_scalar(value) and hasattr(value, "item") else value
 
 
 def _stored(space: Space, column: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class Shuffled:
     no two rows get the same place (a Feistel network: Luby & Rackoff 1988, doi 10.1137/0217022; with
     digits of any size: Black & Rogaway 2002, doi 10.1007/3-540-45760-7_9). What is given up: the tables hold
     about `6 sqrt(n)` random numbers, so that most of the `n!` orders cannot occur. Any single row is
-    equally likely to be anywhere, and any few rows lie to each other as in a uniform order.
+    equally likely to be anywhere, and any few rows are placed relative to each other as in a uniform order.
 
     Args:
         n: Number of rows.

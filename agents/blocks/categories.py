@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from ...replay import Space
 
-_WIDTH = 8  # Of each column's embedding.
+_WIDTH = 8  # Width of each column's embedding.
 # Share of ids that are replaced by 0, the id of values that training rows lack, so that its embedding is
 # learnt: that of an average row.
 _UNKNOWN = 0.01
 
 
 class Categories(nn.Module):
-    """The ids in K columns of categories, int64 `[B, K]`, to their embeddings, `[B, out_features]`.
+    """Maps the ids in K columns of categories, int64 `[B, K]`, to their embeddings, `[B, out_features]`.
 
     Every column has embeddings of its own. They are rows of one matrix: K lookups in one are faster than
     one in each of K.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...replay import Space
 
-_WIDTH = 64  # Of an embedding.
+_WIDTH = 64  # Width of an embedding.
 _ROWS = 65_521  # Rows of the embedding at most: beyond, several ids share a row.
 
 

@@ -41,7 +41,7 @@ class Fitted:
 
     @classmethod
     def of(cls, trained: Trained) -> Self:
-        """What remains of a finished run.
+        """The trained module of a finished run, without the run.
 
         Raises:
             ConfigError: If the model's outputs do not follow from its inputs alone.

@@ -1,4 +1,4 @@
-"""What the estimators need of scikit-learn; one clear error where it is not installed."""
+"""What the estimators need from scikit-learn; one clear error where it is not installed."""
 
 from __future__ import annotations
 

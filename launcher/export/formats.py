@@ -23,7 +23,7 @@ from ..inference.trained import Trained
 from .graph import SIZES, Graph
 from .metadata import metadata
 
-_FAR = 1e-4  # Of the largest output: more than other kernels' rounding explains.
+_FAR = 1e-4  # Share of the largest output: more than the rounding of other kernels explains.
 _LONGEST = 400  # Characters of an exporter's reason.
 _HALF_OF_PROTOBUF = 2**30  # Bytes of weights, beyond which ONNX keeps them in a file of their own.
 
@@ -123,7 +123,7 @@ def _traced(graph: Graph, trained: Trained, format: str) -> torch.export.Exporte
 
 
 def _refused(trained: Trained, format: str, error: Exception) -> ConfigError:
-    """What to say of a model that an exporter refuses."""
+    """The error for a model that an exporter refuses."""
     text = str(error)
     constant = re.search(r"specialized it to be a constant \((\d+)\)", text)
     guard = re.search(r"satisfy the generated guard (.+)", text)
@@ -172,7 +172,7 @@ def _compare(
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a part of the largest value; NaN equals NaN."""
+    """The largest difference, as a fraction of the largest value; NaN equals NaN."""
     if found.shape != wanted.shape:
         return math.inf
     one, two = (x.detach().double().nan_to_num(1e30) for x in (found, wanted))

@@ -298,7 +298,7 @@ def _kind_of(metric: object) -> str | None:
 
     None for anything that is not derived from one of its classes.
     """
-    # Of wrappers, such as ClasswiseWrapper, the one inside.
+    # For wrappers, such as ClasswiseWrapper, the metric inside.
     parts = list(metric.modules()) if isinstance(metric, nn.Module) else [metric]
     found = None
     for part in parts:

@@ -40,10 +40,10 @@ class OwnEvaluation:
         self._check()
 
     def tried(self, rows: HeldOut) -> dict[str, float]:
-        """The same, before training.
+        """Each number's mean over a few rows, before training.
 
         Raises:
-            ConfigError: Also if it raises.
+            ConfigError: If the method raises, or returns anything but a dict of numbers.
         """
         try:
             return self(rows)

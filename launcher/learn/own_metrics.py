@@ -36,7 +36,7 @@ class OwnMetric:
     Attributes:
         name: Its column, and the first part of its columns if it has several values.
         measure: Computes it from all held-out rows.
-        better: Whether more or less is better; None: not known.
+        better: "more" or "less", whichever is better; None: not known.
     """
 
     name: str

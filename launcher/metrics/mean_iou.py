@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def mean_iou(counts: Tensor) -> float:
-    """Mean over classes of intersection over union, from counts int64 `[n, n]` of pixels.
+    """Mean over classes of intersection over union, from counts of pixels, int64 `[n, n]`.
 
         IoU_c = counts[c, c] / (pixels of class c + pixels predicted as c - counts[c, c])
 

@@ -20,7 +20,7 @@ _MISTAKES_PER_ROW = 6
 
 
 def draw_results(folder: Path, found: Predictions, *, title: str = "") -> None:
-    """Write what suits the predictions to a folder.
+    """Write the pictures and tables that suit the predictions to a folder.
 
     `confusion_matrix`: rows are labels, columns predictions.
     `classes.csv`: precision, recall, f1 and support of each class.

@@ -12,7 +12,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """What is said of the runs in one row.
+    """Summary statistics of the runs in one row.
 
     Attributes:
         n: How many there are.

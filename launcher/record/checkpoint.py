@@ -226,7 +226,7 @@ def _as_own_file(
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    """What tells the memory of two tensors apart, as long as both exist."""
+    """Identifies the memory of a tensor, as long as the tensor exists."""
     return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
 
 

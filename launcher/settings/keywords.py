@@ -34,7 +34,10 @@ def flatten_keywords(
             kind = form(item) if of_data else "sequence"
             if isinstance(item, tuple) and setting and setting.kind == "names" and not of_data:
                 item = list(item)
-            if _is_plain(item) and not (isinstance(item, (list, tuple)) and kind != "sequence"):
+            listed = isinstance(item, (list, tuple))
+            # Lists of numbers are no names, and neither are tasks of such lists, [(x, y), (x, y)].
+            arrays = listed and (kind != "sequence" or (of_data and _are_lists(item)))
+            if _is_plain(item) and not arrays:
                 layer[key] = _plain(item)
                 continue
             live[key] = item
@@ -47,6 +50,10 @@ def flatten_keywords(
             else:
                 layer[key] = name_of(item)
     return layer
+
+
+def _are_lists(value: list[Any] | tuple[Any, ...]) -> bool:
+    return len(value) > 0 and all(isinstance(part, (list, tuple)) for part in value)
 
 
 def _is_plain(value: object) -> bool:

@@ -149,6 +149,12 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
             f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), with several inputs as a "
             "dict, ({'first': a, 'second': b}, targets); held-out data is test_dataset=(inputs, targets)."
         )
+    if of_data and kind == "sequence" and _lists_words(value):
+        raise ConfigError(
+            f"{key}= lists words, such as the names of files, as inputs. Put pictures in a folder for each "
+            "class and give the folder, or write a Dataset whose __getitem__(i) opens file i and returns "
+            "(input, target). Encode text as numbers."
+        )
     if kind != "sequence":
         return [(of_data and _folder(key, value)) or named_object(settings, key)]
     parts: list[Named] = []
@@ -175,6 +181,14 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
         names.append({"_target_": name, **arguments} if arguments else name)
     settings.values[key] = names
     return parts
+
+
+def _lists_words(value: Any) -> bool:
+    """Whether a list holds lists of words: `(paths, labels)`, or `(path, label)` for each file."""
+    return any(
+        isinstance(part, (list, tuple)) and any(isinstance(word, (str, Path)) for word in part)
+        for part in value
+    )
 
 
 def _folder(key: str, value: object) -> Named | None:

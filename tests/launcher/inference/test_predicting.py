@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 import antelope
 from antelope import ConfigError, DataError, Run, Strategy, ml
@@ -300,3 +301,37 @@ def test_columns_of_a_data_frame_are_matched_by_name(tmp_path: Path) -> None:
         run.evaluate((turned, values))
     with pytest.raises(DataError, match="in another order: b, a"):
         ml(**settings, test_dataset=(turned, values))
+
+
+def test_paths_may_be_an_array_or_a_column(runs: dict[str, tuple[Run, Any]], photos: Path) -> None:
+    run, _ = runs["pictures"]
+    files = [str(file) for file in sorted(photos.glob("*/*.png"))]
+    expected = run(files)
+    for column in (np.array(files), np.array(files, dtype=object), pandas.Series(files)):
+        assert torch.equal(run(column), expected)
+    with pytest.raises(DataError, match="does not exist"):
+        run.predict(np.array(["missing.png"]))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("source", ["ImageFolder", "folder"])
+def test_a_file_is_turned_as_the_pictures_of_the_training_were(
+    tmp_path: Path, source: str, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cached:
+        monkeypatch.setattr("antelope.envs.decoded._WORTH_S", 0.0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # A quarter turn, which torchvision's data sets do not apply.
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            picture = Image.fromarray(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            picture.save(tmp_path / "photos" / name / f"{i}.png", exif=exif)
+    folder = tmp_path / "photos"
+    data = ImageFolder(folder) if source == "ImageFolder" else str(folder)
+    run = ml(model=Net, dataset=data, path=tmp_path / "run", data_dir=tmp_path, **QUIET)
+    files = sorted(folder.glob("*/*.png"))
+    stored = torch.stack([torch.from_numpy(np.array(Image.open(f).convert("RGB"))) for f in files])
+    as_trained = stored if source == "ImageFolder" else stored.rot90(-1, (1, 2))
+    for used in (run, antelope.load(run.path, model=Net)):
+        assert torch.equal(used(files), used(as_trained))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import antelope
 from antelope import DataError, Run, ml
@@ -76,3 +77,16 @@ def test_dates_may_be_written_as_words_but_not_as_numbers(run: Run, table: pd.Da
 def test_a_column_without_a_known_category_is_named(run: Run, table: pd.DataFrame) -> None:
     with pytest.warns(UserWarning, match="No value in `sex` of the table occurred in training"):
         run.predict(table.assign(sex="male"))
+
+
+def test_rows_may_hold_the_numbers_and_times_of_numpy_and_torch(
+    run: Run, table: pd.DataFrame
+) -> None:
+    expected = run.predict_proba(table[:2])
+    for unit in ("D", "us", "ns"):
+        rows = [
+            row | {"age": torch.tensor(row["age"]), "since": np.datetime64(row["since"], unit)}
+            for row in table[:2].to_dict("records")
+        ]
+        assert (run.predict_proba(rows) == expected).all()
+        assert (run.predict_proba(rows[0]) == expected[:1]).all()

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.plan import make_plan
 from antelope.launcher.settings.presets import presets
 from antelope.launcher.settings.schema import schema
 from antelope.launcher.settings.settings import Settings
@@ -234,6 +235,21 @@ class TestLiveObjects:
         settings = compose([], {"dataset": pair})
         assert settings.live["dataset"] is pair
         assert "3x2" in settings.dataset["_target_"]
+
+    def test_tasks_of_plain_lists_are_objects_too(self) -> None:
+        task = ([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1])
+        for tasks in ([task, task], [task, task, task]):
+            settings = compose([], {"dataset": tasks})
+            assert settings.live["dataset"] == tasks
+            plan = make_plan(settings, names=("dataset",))
+            assert [named.target for named in plan.dataset or ()] == tasks
+
+    @pytest.mark.parametrize(
+        "files", [(["a.png", "b.png"], ["cat", "dog"]), [("a.png", 0), ("b.png", 1), ("c.png", 0)]]
+    )
+    def test_names_of_files_are_no_inputs(self, files: Any) -> None:
+        with pytest.raises(ConfigError, match="folder for each class and give the folder"):
+            make_plan(compose([], {"dataset": files}), names=("dataset",))
 
     def test_where_a_plain_value_belongs_are_a_mistake(self) -> None:
         assert "expected int >= 1" in mistakes(epochs=nn.Identity())
