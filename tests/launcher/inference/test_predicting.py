@@ -159,6 +159,19 @@ def test_pictures_are_decoded_as_in_training(
         run.predict(photos / "eel.png")
 
 
+def test_inputs_that_are_read_in_parts_have_the_outputs_of_the_whole(
+    runs: dict[str, tuple[Run, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {name: [inputs] for name, (_, inputs) in runs.items()}
+    given["dict"] += [[{"a": a, "b": b} for a, b in zip(FAR, TOKENS, strict=True)]]
+    given["pixels"] += [Pairs()]
+    whole = {name: runs[name][0](inputs[0]) for name, inputs in given.items()}
+    monkeypatch.setattr("antelope.launcher.inference.predicting.rows_at_once", lambda *_: 7)
+    for name, forms in given.items():
+        for inputs in forms:
+            torch.testing.assert_close(runs[name][0](inputs), whole[name])
+
+
 def test_a_model_of_grey_pictures_refuses_colours() -> None:
     run = ml(dataset="Digits", plot=False, progress=False, train_steps=1)
     grey = Image.fromarray(np.full((8, 8), 7, dtype=np.uint8))

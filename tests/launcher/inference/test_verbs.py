@@ -89,7 +89,10 @@ def test_predict_leaves_nothing_behind_when_it_is_stopped(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_predict_writes_whole_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_writes_whole_files_a_part_at_a_time(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antelope.launcher.inference.predicting.rows_at_once", lambda *_: 7)
     images = np.random.default_rng(0).integers(0, 17, (40, 8, 8), dtype=np.uint8)
     np.save("images.npy", images)
     run = antelope.load("run", trust=True)
