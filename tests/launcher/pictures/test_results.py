@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics
+from matplotlib.figure import Figure
 
 from antelope import ml
 from antelope.launcher.pictures.predictions import (
@@ -72,7 +73,7 @@ def test_ignored_pixels_are_not_counted_and_pixels_have_an_iou() -> None:
 
 def test_several_labels_are_counted_each() -> None:
     found = LabelPredictions(2, ["sun", "rain"])
-    found.add(np.array([[1.0, -1.0], [2.0, 3.0]]), np.array([[1.0, 1.0], [0.0, 1.0]]), no_images)
+    found.add(np.array([[0.3, -0.3], [2.0, 3.0]]), np.array([[1.0, 1.0], [0.0, 1.0]]), no_images)
     sun, rain = found.table()
     assert (sun["precision"], sun["recall"], sun["support"]) == (0.5, 1, 1)
     assert (rain["precision"], rain["recall"], rain["support"]) == (1, 0.5, 2)
@@ -99,6 +100,32 @@ def test_the_most_confident_mistakes_are_kept_with_their_pictures() -> None:
         pytest.approx(0.986, abs=1e-3),
     )
     assert {mistake.label for mistake in found.mistakes} == {2}
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_the_matrix_shows_the_share_of_each_true_class_in_its_row(
+    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(
+        "antelope.launcher.pictures.results.save", lambda figure, _: figures.append(figure)
+    )
+    label, chosen = np.array([0, 0, 0, 0, 1, 2]), np.array([0, 1, 1, 2, 1, 2])
+    found = ClassPredictions(n)
+    found.add(np.eye(n)[chosen], label, no_images)
+    draw_results(tmp_path, found)
+    matrix, *others = figures[0].axes
+    shares = matrix.images[0].get_array()
+    assert shares is not None
+    expected = [[0.25, 0.5, 0.25], [0, 1, 0], [0, 0, 1]]
+    assert np.asarray(shares)[:3, :3].tolist() == expected
+    assert (matrix.get_xlabel(), matrix.get_ylabel()) == ("predicted", "true")
+    if n == 30:  # No room for numbers: the most frequent confusions are listed, the worst first.
+        listed = others[0].texts[0].get_text().splitlines()
+        assert [line.split() for line in listed] == [["2", "0", "→", "1"], ["1", "0", "→", "2"]]
+    else:
+        numbers = [text.get_text() for text in matrix.texts]
+        assert numbers == ["1", "2", "1", "0", "1", "0", "0", "0", "1"]
 
 
 def test_few_values_of_many_rows_are_kept() -> None:
