@@ -23,7 +23,9 @@ def output_of(module: nn.Module, batch: Batch) -> Any:
         batch: Its `obs` may be padded sequences `[B, T, ...]`, with `length`, int64 `[B]`, and `mask`, bool
             `[B, T]`, True at real steps.
     """
-    return call(module, batch.obs)
+    # As `call`, without its cost: this runs in every learning step.
+    obs = batch.obs
+    return module(obs) if steps_of(obs) is None else call(module, obs)
 
 
 def call(module: nn.Module, obs: Any, *rest: Any) -> Any:

@@ -19,7 +19,7 @@ from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
 from .blocks.segmentation import SegmentationNet
 from .blocks.sequences import Sequences
-from .calling import call, output_of
+from .calling import call, output_of, takes_steps
 from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
@@ -99,10 +99,11 @@ class Supervised(nn.Module):
             self.network: nn.Module = pixel_network(obs_spec, action_spec.n, hidden, encoder)
         else:
             self.network = network(obs_spec, action_spec.n, hidden, encoder, values=values)
+        self._takes_steps = takes_steps(self.network)
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, *obs.shape]` to logits or values `[B, *action.shape]`."""
-        output = call(self.network, obs)
+        output = call(self.network, obs) if self._takes_steps else self.network(obs)
         if self.action_spec.discrete:
             return output
         return output.unflatten(1, self.action_spec.shape) * self.stddev + self.mean

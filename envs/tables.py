@@ -94,11 +94,10 @@ class Table:
     def _kind(self, names: tuple[str, ...]) -> str | None:
         return "classes" if len(names) == 1 and names[0] in self.classes else None
 
-    def inputs(self, wishes: Wishes, numbers: Tensor | None = None) -> pa.Table:
-        """The columns that a model receives, in some rows (int64 `[n]`, rising) or in all."""
+    def inputs(self, wishes: Wishes) -> pa.Table:
+        """The columns that a model receives."""
         names = input_names(self.rows.column_names, self.target(wishes), wishes, self.name)
-        found = self.rows.select(names)
-        return found if numbers is None else found.take(numbers.numpy())
+        return self.rows.select(names)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, ClassVar, Literal, TypeAlias, Union
 
@@ -77,7 +78,7 @@ class Space:
             return self.ids
         return self.shape[0] if self.kind == "pixels" else prod(self.shape)
 
-    @property
+    @cached_property  # Read in every learning step.
     def kind(self) -> TargetKind:
         """What the targets of a data set are, if this is their space."""
         if not self.discrete:

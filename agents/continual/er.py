@@ -103,7 +103,13 @@ def joined(batch: Batch, past: Batch) -> Batch:
     if "length" in fields:
         fields, held = padded_alike([fields, held])
     return Batch(
-        **{name: zip_trees(_cat, fields[name], held[name]) for name in fields if name in held}
+        **{
+            name: torch.cat((field, held[name]))
+            if isinstance(field, Tensor)
+            else zip_trees(_cat, field, held[name])
+            for name, field in fields.items()
+            if name in held
+        }
     )
 
 
