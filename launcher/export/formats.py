@@ -85,6 +85,8 @@ def write_onnx(trained: Trained, file: Path) -> None:
                 verbose=False,
                 input_names=graph.input_names,
                 output_names=graph.output_names,
+                # Only for the axis to be called `batch` in the file.
+                dynamic_shapes=(map_tree(lambda _: {0: "batch"}, graph.examples[0]),),
             )
         except Exception as error:  # Of the exporter's own kinds, or raised in it.
             raise _refused(trained, "onnx", error) from error

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antelope.envs import RandomCrop, RandomHorizontalFlip
+from antelope.envs.augment import first_on_bytes
 
 
 def numbered(b: int, c: int, h: int, w: int) -> torch.Tensor:
@@ -111,3 +112,12 @@ def test_bytes_move_as_floats_do_in_any_layout(
     found = augment(images.contiguous(memory_format=layout))
     assert found.dtype == torch.uint8
     assert torch.equal(found.float(), expected)
+
+
+def test_a_subclass_which_may_compute_with_pixels_is_not_applied_to_bytes() -> None:
+    class Dims(RandomCrop):
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return super().__call__(images) * 0.5
+
+    steps = [RandomHorizontalFlip(), Dims(), RandomCrop()]
+    assert first_on_bytes(steps) == (steps[:1], steps[1:])

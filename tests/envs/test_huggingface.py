@@ -50,6 +50,7 @@ class TestColumns:
         world = read(dataset=DatasetDict(train=part, test=part))
         assert torch.equal(rows(world), torch.from_numpy(PIXELS)[:, None])
         assert world.spec.action.names == ("cat", "dog")
+        assert world.train.columns["label"].tolist() == LABELS
         assert torch.equal(rows(world), rows(world, "test"))
 
     def test_of_arrays_keep_their_bytes(self) -> None:

@@ -17,12 +17,15 @@ def test_sentences_are_those_of_their_seed():
 
 
 def test_held_out_sentences_are_others_a_fifth_as_many_whatever_there_is_to_learn_from():
-    few, many = Language(train=False, rows=10), Language(train=False, rows=10, noise=0.1)
+    few, many = Language(train=False, rows=6), Language(train=False, rows=10)
     train = Language(rows=10)
     assert len(train) == 100
     assert len(few) == 20
     assert torch.equal(few.inputs.values, many.inputs.values)
     assert few[0][0].tolist() != train[0][0].tolist()
+    as_many = Language(rows=2)
+    assert len(as_many) == 20
+    assert not torch.equal(few.inputs.offsets, as_many.inputs.offsets)
 
 
 def test_lengths_and_words_are_within_their_bounds():
@@ -39,6 +42,12 @@ def test_without_noise_only_as_many_words_follow_a_word_as_the_grammar_allows():
         pairs = {pair for row in rows for pair in pairwise(row.tolist())}
         assert len(pairs) == 5 * 2
         assert sorted(after for _, after in pairs) == sorted([0, 1, 2, 3, 4] * 2)
+
+
+def test_with_noise_any_word_may_follow_any_other():
+    data = Language(classes=2, rows=300, noise=1, branching=2, words=5)
+    pairs = {pair for i in range(len(data)) for pair in pairwise(data.inputs[i].tolist())}
+    assert len(pairs) == 5 * 5
 
 
 def test_items_are_a_sentence_and_its_language():

@@ -16,7 +16,9 @@ from torchvision.transforms import v2
 
 from antelope import ConfigError, DataError, load, ml
 from antelope.envs import RandomHorizontalFlip, read
+from antelope.envs.images import Pictures as Decoder
 from antelope.envs.numbering import number_labels
+from antelope.envs.pixel_masks import mask_of
 from antelope.launcher.assembly.mask_augmentation import AlignedAugmentation
 
 QUICK: dict[str, Any] = {"plot": False, "progress": False, "train_steps": 12, "batch_size": 8}
@@ -252,6 +254,16 @@ def test_masks_are_resized_with_their_pictures_without_mixing_classes(mode: str)
     assert labels[:, 4:, :4].eq(1).all()
     assert labels[:, :, 4:].eq(0).all()
     assert set(labels.unique().tolist()) == {0, 1, 255}
+
+
+@pytest.mark.parametrize("size", [(6, 4), (4, 6), (9, 2), (20, 13)])
+def test_masks_are_resized_as_pillow_does_to_the_nearest_pixel(size: tuple[int, int]) -> None:
+    mask = np.arange(6 * 9, dtype=np.uint8).reshape(6, 9)
+    pictures = Decoder()
+    pictures.size = size  # Width and height, as Pillow has them.
+    found = mask_of((Image.new("L", (9, 6)), mask), pictures, "mine")
+    expected = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+    assert np.array_equal(found, np.asarray(expected))
 
 
 def test_masks_in_colour_or_of_another_size_are_refused() -> None:

@@ -113,6 +113,22 @@ class TestForms:
         assert world.spec.obs.mean[0] == pytest.approx(days.mean().timestamp())
         assert world.spec.obs.high <= days[-1].timestamp()
 
+    def test_days_times_of_day_and_missing_durations_are_seconds_too(self) -> None:
+        steps = range(N)
+        data = pa.table(
+            {
+                "day": pa.array([18262 + i for i in steps], pa.date32()),
+                "at": pa.array([60 * i for i in steps], pa.time32("s")),
+                "took": pa.array([None if i % 2 else 2 * i for i in steps], pa.duration("s")),
+                "y": pa.array([i / 2 for i in steps]),
+            }
+        )
+        world = read(dataset=data, test_dataset=data, target="y", missing="mean")
+        first = 18262 * 86400.0
+        means = [first + 86400 * (N - 1) / 2, 60 * (N - 1) / 2, N - 2.0]
+        assert world.spec.obs.mean.tolist() == pytest.approx(means)
+        assert float(world.spec.obs.mean[0]) > first
+
     def test_row_numbers_that_pandas_saved_are_left_out_with_a_word(
         self, table: pd.DataFrame, workdir: Path
     ) -> None:
@@ -192,6 +208,19 @@ class TestTargets:
             target=["width", "age"],
         )
         assert world.spec.action.shape == (2,)
+
+    def test_several_columns_are_in_the_order_of_their_names(self, table: pd.DataFrame) -> None:
+        data = table.assign(x=1.0 * table["age"] ** 2)[["age", "x", "width"]]
+        world = read(dataset=data, test_dataset=data, target=["width", "age"])
+        expected = torch.from_numpy(data[["width", "age"]].to_numpy()).float()
+        torch.testing.assert_close(world.train.columns["label"].float(), expected)
+
+    def test_truth_values_are_classes_or_as_the_settings_say_values(
+        self, table: pd.DataFrame
+    ) -> None:
+        data = table[["width", "age"]].assign(old=table["age"] > 40)
+        assert read(dataset=data, target="old").spec.action.n == 2
+        assert read(dataset=data, target="old", target_type="values").spec.action.kind == "values"
 
     def test_many_whole_numbers_are_amounts_or_classes(self, table: pd.DataFrame) -> None:
         data = table.drop(columns="kind")

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from antelope.replay import Batch, Ragged
+from antelope.replay import Batch, ConfigError, Ragged, Space
 from antelope.replay.padding import padded_alike, resized, steps_of
+from antelope.replay.sequences import StandardizeSequences
 
 
 def column(lengths=(2, 3, 1), features=(), dtype=torch.int64):
@@ -50,6 +51,12 @@ def test_rows_make_a_column_and_a_part_of_it_is_a_column_too():
     assert [row.tolist() for row in part.joined([whole])] == [
         [4, 5, 6], [3], [1, 2], [3], [4, 5, 6],
     ]  # fmt: skip
+    three = part.joined([whole.rows(torch.tensor([0])), whole.rows(torch.tensor([1]))])
+    assert three.values.tolist() == [4, 5, 6, 3, 1, 2, 3]
+
+
+def test_a_step_belongs_to_the_row_that_holds_it():
+    assert [column((2, 3, 1)).row_at(step) for step in range(6)] == [0, 0, 1, 1, 1, 2]
 
 
 def test_a_batch_of_some_rows_keeps_the_lengths_of_these_rows():
@@ -84,3 +91,11 @@ def test_batches_without_lengths_stay_as_they_are():
     fields = {"obs": torch.zeros(2, 3)}
     assert padded_alike([fields])[0] is fields
     assert resized(torch.ones(1, 4), 2).tolist() == [[1, 1]]
+
+
+def test_an_augmentation_that_returns_fewer_steps_is_refused_at_any_batch():
+    obs = column(dtype=torch.float32).take(torch.tensor([0, 1]))
+    space = Space((3,), torch.float32, low=0.0, high=8.0)
+    shorter = StandardizeSequences(space, standardize=False, augment=lambda steps: steps[:, :2])
+    with pytest.raises(ConfigError, match=r"sequences \[2, 3\] into \[2, 2\]"):
+        shorter({"obs": obs, "length": steps_of(obs).length})

@@ -56,6 +56,36 @@ def test_without_standardising_values_are_in_the_unit_interval(
     torch.testing.assert_close(obs, data.float() / 255)
 
 
+def test_an_augmentation_that_works_in_place_leaves_raw_and_the_stored_rows_alone() -> None:
+    rows = torch.rand(4, 3)
+    stored = rows.clone()
+    standardize = Standardize(
+        space_of(rows, low=0.0, high=1.0), standardize=False, augment=lambda obs: obs.add_(1)
+    )
+    fields = standardize({"obs": stored})
+    torch.testing.assert_close(fields["obs"], rows + 1)
+    assert torch.equal(fields["raw"], rows)
+
+
+def test_what_an_augmentation_leaves_black_is_the_lowest_value_of_the_data() -> None:
+    class Blackens:
+        moves_only = True
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return torch.zeros_like(images)
+
+        on_bytes = on_floats = __call__
+
+    images = torch.rand(4, 1, 2, 2) * 2 - 1
+    space = space_of(images, low=-1.0, high=1.0)
+    fields = Standardize(space, standardize=False, augment=Blackens())({"obs": images})
+    assert not fields["obs"].any()
+    obs = Standardize(space, augment=Blackens())({"obs": images})["obs"]
+    torch.testing.assert_close(
+        obs, ((-1 - space.mean) / space.stddev).view(1, 1, 1, 1).expand(4, 1, 2, 2)
+    )
+
+
 def test_channels_by_hand() -> None:
     # Channel 0 holds 0 and 2 (mean 1, deviation 1), channel 1 holds 10 and 30 (20 and 10).
     data = torch.tensor([[[[0, 2]], [[10, 30]]]], dtype=torch.uint8)

@@ -71,7 +71,7 @@ class TestOnData:
         )
         np.testing.assert_allclose(given["mean"], images.mean((0, 2, 3)), rtol=0.05)
         shape = onnx.load(file).graph.input[0].type.tensor_type.shape.dim
-        assert shape[0].dim_param
+        assert shape[0].dim_param == "batch"
         assert [d.dim_value for d in shape[1:]] == [3, 5, 4]
 
     @pytest.mark.parametrize(

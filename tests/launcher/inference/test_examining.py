@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.utils.data import TensorDataset
 
 import antelope
 from antelope import ConfigError, DataError, Run, ml
@@ -72,16 +74,52 @@ def test_data_that_the_run_does_not_know_is_refused(run: Run, data: Any, message
 def test_a_loaded_run_asks_for_data_that_was_an_object(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"which the directory does not hold. Give the data"):
         antelope.load(run.path).evaluate()
-    with pytest.raises(DataError, match=r"is other data of the same name"):
+    with pytest.raises(DataError, match=r"is different data of the same name"):
         antelope.load(run.path, dataset=(X, Y[::-1].copy())).outputs()
 
 
-def test_a_loaded_run_says_that_it_does_not_repeat_the_metrics_of_the_user() -> None:
-    ml(dataset=(X, Y), metrics=["f1"], path="run", **QUIET)
-    loaded = antelope.load("run", dataset=(X, Y))
+def test_a_loaded_run_says_that_it_does_not_repeat_the_metrics_of_the_user(
+    tmp_path: Path,
+) -> None:
+    ml(dataset=(X, Y), metrics=["f1"], path=tmp_path / "run", **QUIET)
+    loaded = antelope.load(tmp_path / "run", dataset=(X, Y))
     with pytest.warns(UserWarning, match="does not repeat that: give metrics="):
         assert "f1" not in loaded.evaluate()
     assert "f1" in loaded.evaluate(metrics=["f1"])
+
+
+def test_a_loaded_run_leaves_out_a_loss_that_it_cannot_compute(tmp_path: Path) -> None:
+    run = ml(dataset=(X, Y), loss="CrossEntropyLoss", path=tmp_path / "run", **QUIET)
+    loaded = antelope.load(run.path, dataset=(X, Y)).evaluate()
+    assert loaded == {name: value for name, value in run.metrics.items() if name != "loss"}
+    assert run.evaluate() == run.metrics
+
+
+class Noisy(nn.Module):
+    def __init__(self, in_features: int, num_classes: int):
+        super().__init__()
+        self.layer = nn.Linear(in_features, num_classes)
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.layer(obs)
+        return output + torch.randn_like(output)
+
+
+def test_a_model_that_draws_random_numbers_draws_those_of_the_last_evaluation(
+    tmp_path: Path,
+) -> None:
+    run = ml(model=Noisy, dataset=(X, Y), path=tmp_path / "run", **QUIET)
+    assert run.evaluate() == run.metrics
+    assert antelope.load(run.path, model=Noisy, dataset=(X, Y)).evaluate() == run.metrics
+
+
+def test_other_data_of_a_task_is_also_measured_among_the_classes_of_that_task(
+    tmp_path: Path,
+) -> None:
+    run = ml(dataset=(X, Y), tasks=3, path=tmp_path / "run", **QUIET)
+    rows = Y == 2
+    assert run.evaluate((X[rows], Y[rows]), task=1)["task_il_accuracy"] == 1
+    assert "task_il_accuracy" not in run.evaluate((X[rows], Y[rows]))
 
 
 def test_folders_match_their_classes_by_name(tmp_path: Path) -> None:
@@ -115,3 +153,31 @@ def test_a_sequence_reports_each_task_and_its_mean() -> None:
     assert set(run.outputs()["task"].tolist()) == {0, 1}
     with pytest.raises(ConfigError, match="give dataset= too"):
         run.evaluate(task=1)
+
+
+def test_values_of_other_data_are_compared_in_the_precision_of_their_source(
+    tmp_path: Path,
+) -> None:
+    values = 1e8 + RNG.random(60)  # float32 rounds these to multiples of 8.
+    run = ml(dataset=(X, values), test_dataset=(X, values), path=tmp_path / "run", **QUIET)
+    assert run.evaluate((X, values)) == run.metrics
+    error = np.abs(run.predict(X).astype(np.float64) - values).mean()
+    assert run.evaluate((X, values))["mae"] == pytest.approx(error, rel=1e-9)
+
+
+class Signs(TensorDataset):
+    """Rows as they are, then with another sign."""
+
+    def alterations(self, tasks: int = 2, seed: int = 0) -> Any:
+        return [lambda rows: rows, lambda rows: -rows][:tasks]
+
+
+def test_other_data_of_a_task_that_alters_rows_is_altered(tmp_path: Path) -> None:
+    rows = torch.from_numpy(X + 1)
+    run = ml(dataset=Signs(rows, torch.from_numpy(Y)), path=tmp_path / "run", **QUIET)
+    assert np.array_equal(run.predict_proba(rows, task=1), run.predict_proba(-rows, task=0))
+    assert not np.array_equal(run.predict_proba(rows, task=1), run.predict_proba(rows, task=0))
+    found = run.evaluate((rows, Y), task=1)
+    turned = run.evaluate((-rows, Y), task=0)
+    assert found["loss"] == pytest.approx(turned["loss"])
+    assert found["loss"] != pytest.approx(run.evaluate((rows, Y), task=0)["loss"])

@@ -131,6 +131,21 @@ def test_images_may_have_their_channels_anywhere_and_a_single_one_is_one_predict
     assert len(run.predict(PIXELS[:0])) == 0
 
 
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_images_whose_sizes_are_all_equal_have_their_channels_where_the_run_had_them(
+    channels: str, tmp_path: Path
+) -> None:
+    cubes = PIXELS[:, :3, :3]
+    run = ml(dataset=(cubes, WORDS), channels=channels, path=tmp_path / "run", **QUIET)
+    rows = torch.from_numpy(cubes.transpose(0, 3, 1, 2) if channels == "last" else cubes)
+    space = run.spec.obs
+    obs = (rows.float() - space.mean.view(-1, 1, 1)) / space.stddev.view(-1, 1, 1)
+    with torch.no_grad():
+        expected = run.agent(obs)
+    torch.testing.assert_close(run(cubes), expected)
+    torch.testing.assert_close(antelope.load(tmp_path / "run")(cubes), expected)
+
+
 def test_pictures_are_decoded_as_in_training(
     runs: dict[str, tuple[Run, Any]], photos: Path
 ) -> None:
@@ -237,6 +252,15 @@ def test_only_the_classes_of_a_known_task_compete(split: dict[str, Run]) -> None
     assert not run.predict_proba("Digits", task=1)[:, [0, 1, 4, 5, 6, 7, 8, 9]].any()
     with pytest.raises(ConfigError, match="Digits has tasks 0 to 4"):
         run.predict("Digits", task=5)
+
+
+def test_outputs_for_later_classes_are_never_predicted(tmp_path: Path) -> None:
+    run = ml(dataset=(PIXELS, WORDS), num_classes=6, model=Net, path=tmp_path / "run", **QUIET)
+    known = run(PIXELS)[:, :3]
+    np.testing.assert_allclose(run.predict_proba(PIXELS)[:, :3], known.softmax(1), rtol=1e-5)
+    assert not run.predict_proba(PIXELS)[:, 3:].any()
+    names = np.array(["cat", "dog", "eel"])
+    assert np.array_equal(run.predict(PIXELS), names[known.argmax(1)])
 
 
 def test_a_strategy_of_the_users_that_predicts_has_to_be_named(split: dict[str, Run]) -> None:
