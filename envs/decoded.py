@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..replay import DataError, LazyColumn
-from .decoding import by_all_cores
 from .images import Form, Pictures
+from .parallel import by_all_cores
 from .statistics import Sums, remember, sums_of
 
 _VERSION = 1  # Version of an entry's format; others are never read.

@@ -24,9 +24,9 @@ from ..settings.kinds import data_kind
 from ..settings.named import Named
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
-from .chosen import of_classes
-from .decoding import decoded_cache
-from .opening import COLUMN_SETTINGS, Opened, Tables, opened, wishes_of
+from .decoded_cache import decoded_cache
+from .open_data import COLUMN_SETTINGS, Opened, Tables, opened, wishes_of
+from .subset import choose_subset
 from .tables import read_tables, table_to_evaluate
 from .torch_losses import targets_of
 
@@ -107,8 +107,8 @@ def read_data(
         # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
-        train.append(of_classes(arrays, arguments))
-        test.append(None if rest is None else of_classes(rest, asked or {}))
+        train.append(choose_subset(arrays, arguments))
+        test.append(None if rest is None else choose_subset(rest, asked or {}))
         found = pictures.decoded(arrays.inputs)
         decoded |= found
         if first is None and True in found:
@@ -164,7 +164,7 @@ def read_to_evaluate(named: Named, plan: Plan, reading: Reading, kind: TargetKin
     options = {**_options(plan, wishes), "wanted": wanted}
     options["pictures"] = reading.pictures or Pictures(plan.image_size)
     found = (_arrays(part.source, part.arguments, train=t, **options) for t in (False, True))
-    return of_classes(next(arrays for arrays in found if arrays is not None), part.arguments)
+    return choose_subset(next(arrays for arrays in found if arrays is not None), part.arguments)
 
 
 def data_dir_of(plan: Plan) -> Path:

@@ -13,8 +13,8 @@ from ...envs.table_fitting import Wishes
 from ...envs.tables import Pair, Table, encoded, with_inputs
 from ...replay import ConfigError
 from ..settings.plan import Plan
-from .chosen import of_classes
-from .opening import Opened, Tables, wishes_of
+from .open_data import Opened, Tables, wishes_of
+from .subset import choose_subset
 
 
 def table_to_evaluate(part: Opened, wishes: Wishes, columns: Columns | None) -> Arrays:
@@ -31,7 +31,7 @@ def table_to_evaluate(part: Opened, wishes: Wishes, columns: Columns | None) -> 
             else "The run did not learn from a table: give data in the form that it learnt from."
         )
     table = part.source.held_out or part.source.train
-    arrays = of_classes(table.numbered(wishes), part.arguments)
+    arrays = choose_subset(table.numbered(wishes), part.arguments)
     return encoded(arrays, table, wishes, columns)
 
 
@@ -77,8 +77,8 @@ def read_tables(
         test = None if other is None else other.numbered(wishes)
         if numbered and (plan.num_classes is None or not are_numbers(train)):
             train, test = number_labels(train, test)
-        train = of_classes(train, part.arguments)
-        test = None if test is None else of_classes(test, part.arguments)
+        train = choose_subset(train, part.arguments)
+        test = None if test is None else choose_subset(test, part.arguments)
         pairs.append(Pair(*with_held_out(train, test), table.train, other or table.train))
     trains, tests, notes = with_inputs(pairs, wishes, known)
     read = [note for pair in pairs for note in (*pair.table.notes, *pair.held_out_table.notes)]

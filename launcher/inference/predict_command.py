@@ -36,7 +36,7 @@ def predict_command(words: list[str]) -> int:
     if not said.trust:
         import_nothing_from(said.run)
     from .loading import load  # It imports torch, which typos must not wait for.
-    from .writing import write_predictions
+    from .prediction_files import write_predictions
 
     run = load(said.run, *said.settings, trust=said.trust)
     # As after Ctrl-C, what is written so far must be removed.

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from antelope.envs import decoded, decoding, statistics
+from antelope.envs import decoded, parallel, statistics
 from antelope.envs.arrays import Arrays
 from antelope.envs.datasets import read
 from antelope.envs.decoded import Cache
@@ -52,7 +52,7 @@ def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few pictures are kept too, in blocks of eight."""
     monkeypatch.setattr(decoded, "_WORTH_S", 0.0)
     monkeypatch.setattr(decoded, "_BLOCK_ROWS", 8)
-    monkeypatch.setattr(decoding, "available_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "available_cores", lambda: 2)
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ class TestTorchvision:
 class TestWorkers:
     @pytest.mark.parametrize("how", ["_in_copies", "_in_threads"])
     def test_each_block_is_worked_on_once(self, how: str) -> None:
-        results = dict(getattr(decoding, how)(lambda block: block**2, range(20), 3))
+        results = dict(getattr(parallel, how)(lambda block: block**2, range(20), 3))
         assert results == {block: block**2 for block in range(20)}
 
     @pytest.mark.parametrize("how", ["_in_copies", "_in_threads"])
@@ -336,11 +336,11 @@ class TestWorkers:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with pytest.raises(OSError, match="No space left"):
-            list(getattr(decoding, how)(work, range(5), 2))
+            list(getattr(parallel, how)(work, range(5), 2))
 
     def test_a_worker_that_dies_is_an_error_that_says_what_to_do(self) -> None:
         def work(block: int) -> None:
             os.kill(os.getpid(), 9)
 
         with pytest.raises(DataError, match=r"exit code -9.*Start again: what is decoded is kept"):
-            list(decoding._in_copies(work, range(5), 2))
+            list(parallel._in_copies(work, range(5), 2))

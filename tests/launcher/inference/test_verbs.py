@@ -74,7 +74,7 @@ def test_predict_leaves_nothing_behind_when_it_is_stopped(
         yield {"prediction": np.zeros(3)}
         os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr("antelope.launcher.inference.writing._parts", stopped)
+    monkeypatch.setattr("antelope.launcher.inference.prediction_files._parts", stopped)
     np.save("inputs.npy", np.zeros((3, 8, 8), np.uint8))
     capsys.readouterr()
     before = signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Work on the blocks of a list by all cores: in copies of this process, or in threads."""
+"""Work on the blocks of a list by all cores in parallel: in copies of this process, or in threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user sees while picture files are decoded, before the run begins."""
+"""The cache of decoded pictures, and what the user sees while it is filled."""
 
 from __future__ import annotations
 
