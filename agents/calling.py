@@ -62,8 +62,16 @@ def misnamed(module: nn.Module) -> str | None:
     )
 
 
-def about_steps(module: nn.Module, obs: Any) -> str:
-    """Advice for a `forward` that requires an argument which `obs` does not carry; empty for any other."""
+def about_steps(module: nn.Module, obs: Any, error: BaseException) -> str:
+    """Advice for a `forward` that requires an argument which `obs` does not carry; empty for any other.
+
+    Args:
+        error: What it raised.
+    """
+    if isinstance(error, KeyError) and (name := str(error).strip("'")) in PROVIDED:
+        return (
+            f". `{name}` is passed to a forward that names it: write forward(self, x, {name}=None)."
+        )
     lacks = [name for name in _required(module.forward)[1:] if name not in steps_asked(module, obs)]
     if not lacks:
         return ""
@@ -78,6 +86,16 @@ def about_steps(module: nn.Module, obs: Any) -> str:
             f"shape. Write {lacks[0]}=None."
         )
     return ""
+
+
+def about_own_call(module: nn.Module, error: BaseException) -> str:
+    """Advice for a module that calls itself without `length` or `mask`; empty for any other error."""
+    text = str(error)
+    asked = [name for name in PROVIDED if f"'{name}'" in text and takes_steps(module)]
+    if not (isinstance(error, TypeError) and "forward() missing" in text and asked):
+        return ""
+    given = ", ".join(f"{name}=batch.{name}" for name in asked)
+    return f" Antelope passes it in its own calls only. Here: self(batch.obs, {given})."
 
 
 def _required(forward: Callable[..., Any]) -> list[str]:

@@ -95,7 +95,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
                 f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
                 f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
                 f"{about_dicts(error, seen, after=str(error))}"
-                f"{about_integers(error, seen, after=str(error))}{about_steps(agent, obs)}"
+                f"{about_integers(error, seen, after=str(error))}{about_steps(agent, obs, error)}"
             ) from error
         _check_output(output, model.spec.action, obs, name, sources, labelled=world.labelled)
     return model

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ...agents.blocks.dicts import about_dicts
 from ...agents.blocks.ids import about_integers
+from ...agents.calling import about_own_call
 from ...agents.learn_method import learn_method
 from ...replay import Batch, CheckpointError, ConfigError, Diverged, Replay
 from ...replay.batch import describe
@@ -198,7 +199,7 @@ class Learner:
         error.add_note(
             f"In {type(self.agent).__name__}.{self.traits.learns_by}, learning step {self.steps}.{met}"
             f"{about_devices(error)}{about_dicts(error, self.spec.obs)}"
-            f"{about_integers(error, self.spec.obs)}"
+            f"{about_integers(error, self.spec.obs)}{about_own_call(self.agent, error)}"
         )
 
     def _watch(self, loss: Tensor | float | None) -> None:

@@ -100,8 +100,9 @@ class Layers:
             values[root][at], path = node, path[1:]
         else:
             node = values[root] = dict(values.get(root) or {})
-            if setting.kind == "names" and path[0] == node.get("_target_"):
-                path = path[1:]  # `strategy.er.capacity` with `strategy=er`.
+            if setting.kind == "names" and len(path) > 1 and path[0] in _callings(node):
+                # `strategy.er.capacity` with `strategy=er`, `callbacks.Stop.after` with `mine.py:Stop`.
+                path = path[1:]
             if root == "optim" and path[0] == "groups" and len(path) > 3:
                 path = ["groups", ".".join(path[1:-1]), path[-1]]  # `*.bias`, `body.0`.
         # Copied on the way down: lower layers' dicts belong to their presets, or to the user.
@@ -143,6 +144,12 @@ def _at(values: object, key: str) -> Any:
 
 def _names_in(items: list[Any]) -> list[str]:
     return [str(split_target(item)[0]) for item in items]
+
+
+def _callings(node: dict[str, Any]) -> tuple[str, ...]:
+    """The name of an item, and its last part."""
+    name = str(node.get("_target_"))
+    return name, re.split(r"[.:]", name)[-1]
 
 
 def _item_named(items: list[Any], name: str) -> int | None:

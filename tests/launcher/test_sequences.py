@@ -249,6 +249,31 @@ def test_a_later_task_may_be_longer_or_of_one_length(tmp_path):
     assert here.predict([[3, 1] * 20]).shape == (1,)
 
 
+def test_a_forward_that_looks_lengths_up_by_key_is_told_to_name_them(tmp_path):
+    class ByKey(Words):
+        def forward(self, obs, **given):
+            return super().forward(obs, given["length"])
+
+    with pytest.raises(
+        ConfigError, match=r"forward that names it: write forward\(self, x, length="
+    ):
+        run(tmp_path, ByKey, tokens())
+
+
+def test_a_learning_step_of_ones_own_without_lengths_is_told_to_pass_them(tmp_path):
+    class Forgets(Words):
+        def forward(self, obs, length):
+            return super().forward(obs, length)
+
+        def learn(self, replay):
+            batch = next(replay)
+            return F.cross_entropy(self(batch.obs), batch.label)
+
+    with pytest.raises(TypeError) as caught:
+        run(tmp_path, Forgets, tokens())
+    assert "Here: self(batch.obs, length=batch.length)." in "".join(caught.value.__notes__)
+
+
 class Interrupted(Exception):
     pass
 

@@ -251,6 +251,12 @@ class TestLiveObjects:
         with pytest.raises(ConfigError, match="folder for each class and give the folder"):
             make_plan(compose([], {"dataset": files}), names=("dataset",))
 
+    def test_an_argument_of_one_callback_may_name_it_as_in_a_list(self) -> None:
+        words = ("callbacks=mine.py:Stop", "callbacks.Stop.after=2")
+        expected = {"_target_": "mine.py:Stop", "after": 2}
+        assert compose(words, {}).callbacks == expected
+        assert compose((words[0], "callbacks.after=2"), {}).callbacks == expected
+
     def test_where_a_plain_value_belongs_are_a_mistake(self) -> None:
         assert "expected int >= 1" in mistakes(epochs=nn.Identity())
 
