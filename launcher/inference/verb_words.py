@@ -1,4 +1,4 @@
-"""Reads the words of `ml eval`, `predict`, `export` and `resume`: which run, options of the verb, settings."""
+"""Reads the words of `ml eval`, `predict`, `export` and `resume`: a run, options of the verb, settings."""
 
 from __future__ import annotations
 
