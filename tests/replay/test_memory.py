@@ -925,6 +925,27 @@ def test_sequences_of_any_length_are_kept_and_come_as_long_as_the_longest_of_the
     assert steps_of(rows.obs).length is rows.length
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"mask": torch.ones(4, 3, dtype=torch.bool), "length": torch.ones(4, dtype=torch.int64)},
+        {"mask": torch.ones(4, 3), "length": torch.full((4,), 2)},
+        {"mask": torch.ones(4, dtype=torch.bool), "length": torch.ones(4, dtype=torch.int64)},
+        {"mask": torch.ones(4, 3, dtype=torch.bool), "length": torch.ones(4, 2)},
+        {"mask": torch.ones(4, 3, dtype=torch.bool)},
+    ],
+)
+def test_fields_that_only_share_the_names_of_sequences_leave_the_rest_whole(other: Any) -> None:
+    memory = Memory(9)
+    memory.add({"obs": torch.ones(4, 3), **other})
+    for batch in (memory.all(), memory.sample(4)):
+        assert torch.equal(batch.obs, torch.ones(4, 3))
+        assert torch.equal(batch.mask, other["mask"])
+    wider = {name: torch.cat([f, f], 1) if f.dim() == 2 else f for name, f in other.items()}
+    with pytest.raises(ConfigError, match="obs"):
+        memory.add({"obs": torch.ones(4, 6), **wider})
+
+
 def test_a_sample_of_short_sequences_is_not_padded_for_long_ones_elsewhere():
     memory = Memory(9, seed=0)
     memory.add(sequences(2, 2, 2, 7))
