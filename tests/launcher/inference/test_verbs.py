@@ -111,6 +111,8 @@ def test_predict_writes_whole_files_a_part_at_a_time(
     assert ml("predict", "run", "wrong.npy", "model=Model", "out=found.csv") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=found.txt") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=no/found.csv") == 2
+    assert ml("predict", "run", "images.npy", "model=Model", "out=./images.npy") == 2
+    assert np.array_equal(np.load("images.npy"), images)
     assert sorted(os.listdir()) == sorted([*before, "wrong.npy"])
     with open("found.csv", newline="") as file:  # The earlier one is untouched.
         assert list(csv.DictReader(file)) == rows
