@@ -74,10 +74,15 @@ def notes_on_labels(train: list[Arrays]) -> list[str]:
 
 
 def single_class(parts: list[Arrays]) -> str | None:
-    """The name of the only class of all rows; None: there are several, or values."""
-    if not parts[0].discrete or not same_label([part.targets for part in parts]):
+    """The name of the only class of all rows, or of all pixels; None: there are several, or values."""
+    if parts[0].kind == "pixels":
+        if any(part.num_classes != 1 for part in parts):
+            return None
+        label = 0
+    elif parts[0].discrete and same_label([part.targets for part in parts]):
+        label = int(parts[0].targets[0])
+    else:
         return None
-    label = int(parts[0].targets[0])
     return parts[0].names[label] if parts[0].names else str(label)
 
 
