@@ -94,8 +94,12 @@ def joined(parts: list[Arrays]) -> Table:
     """
     if len(parts) == 1:
         return parts[0].table()
-    if not all(part.in_memory for part in parts):
-        raise DataError("A sequence of data sets needs each of them in memory.")
+    for part in parts:
+        if not part.in_memory:
+            raise DataError(
+                f"{part.name} is read from its source at each use, but a sequence of data sets must be held "
+                "in memory: replace random transforms with aug=, or give fewer rows."
+            )
     obs = zip_trees(lambda *columns: joined_columns(columns), *(part.inputs for part in parts))
     return Table(obs=obs, label=torch.cat([part.targets for part in parts]))
 
