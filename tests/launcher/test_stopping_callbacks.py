@@ -154,6 +154,47 @@ def test_callbacks_continue_from_their_own_state() -> None:
     assert again.count == 16
 
 
+def test_what_on_task_changes_and_logs_is_saved_with_the_stop() -> None:
+    class Tasks:
+        """Counts and logs the tasks learnt; stops after the first, if wanted."""
+
+        def __init__(self, *, stop: bool):
+            self.stop, self.count = stop, 0
+
+        def on_task(self, run: LiveRun) -> str | None:
+            self.count += 1
+            run.log.learnt = self.count
+            return "stop" if self.stop and self.count == 1 else None
+
+        def state_dict(self) -> dict[str, int]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.count = state["count"]
+
+    settings: dict[str, Any] = {"tasks": 2, "epochs": 1}
+    whole = learn(**settings, path="whole", callbacks=Tasks(stop=False))
+    learn(**settings, callbacks=Tasks(stop=True))
+    again = Tasks(stop=False)
+    resumed = learn(**settings, callbacks=again, resume=True)
+    assert again.count == 2
+    assert resumed.history == whole.history
+    logged = [(row["task"], row["learnt"]) for row in whole.history if "learnt" in row]
+    assert logged == [(1, 1), (1, 2)]  # The first with the next row, the last in one of its own.
+
+
+def test_a_stop_that_came_too_late_does_not_stop_a_later_task() -> None:
+    class Last:
+        def on_step(self, run: LiveRun) -> str | None:
+            return "stop" if run.step == 8 else None
+
+    run = learn(epochs=1, callbacks=Last())
+    more = (ROWS, ROWS.argmax(1))
+    run.learn_task(more)
+    assert len(run.tasks) == 2
+    assert (status()["status"], status()["step"]) == ("finished", 16)
+
+
 def test_a_stopped_command_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.py").write_text(
         "class Stop:\n    def on_step(self, run):\n        return 'stop' if run.step == 3 else None\n"

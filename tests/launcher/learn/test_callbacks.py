@@ -120,6 +120,15 @@ def test_the_live_run_has_what_the_finished_one_has() -> None:
         live.should_stop = True
 
 
+def test_what_is_logged_after_the_last_row_has_a_row_of_its_own() -> None:
+    def logs(self: object, run: LiveRun) -> None:
+        run.log.late = run.step
+
+    for hook in ("on_evaluation", "on_task", "on_end"):
+        *_, row = learn(mine(**{hook: logs}), train_steps=2).history
+        assert row == {"mode": "train", "step": 2, "epoch": 0, "task": 0, "late": 2, "lr": 1e-3}
+
+
 def test_a_file_that_on_begin_writes_stays_in_the_run_directory() -> None:
     def on_begin(self: object, run: LiveRun) -> None:
         (run.path / "mine.txt").write_text("hello")
