@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from antelope import ConfigError, Run, ml
+from antelope import CheckpointError, ConfigError, Run, ml
 from antelope.launcher.live_run import LiveRun
 from antelope.launcher.ml import main
 
@@ -152,6 +152,29 @@ def test_callbacks_continue_from_their_own_state() -> None:
     again = Stop("on_evaluation", 99)
     learn(epochs=2, callbacks=again, resume=True)
     assert again.count == 16
+
+
+def test_callbacks_of_one_class_have_a_state_each_and_the_first_stop_counts() -> None:
+    class Other(Stop):
+        """Stops at the same step, but second."""
+
+    stops = [Stop("on_evaluation", 99), Stop("on_step", 5), Other("on_step", 5)]
+    learn(epochs=2, callbacks=stops)
+    assert status()["reason"] == "Stop#2.on_step"
+    again = [Stop("on_evaluation", 99), Stop("on_evaluation", 99)]
+    again[1].count = -1
+    learn(epochs=2, callbacks=again, resume=True)
+    assert [stop.count for stop in again] == [16, 11]
+
+
+def test_a_callback_that_refuses_its_state_is_an_error_that_names_it() -> None:
+    class Refuses(Stop):
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            raise KeyError("other")
+
+    learn(epochs=2, callbacks=Refuses())
+    with pytest.raises(CheckpointError, match="callbacks=Refuses: load_state_dict raised KeyError"):
+        learn(epochs=2, callbacks=Refuses(), resume=True)
 
 
 def test_what_on_task_changes_and_logs_is_saved_with_the_stop() -> None:
