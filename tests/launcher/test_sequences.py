@@ -78,17 +78,11 @@ def run(path, model, data, **more):
     return ml(path=str(path / "run"), model=model, dataset=data, **{**QUIET, **more})
 
 
-def objects(rows):
-    array = np.empty(len(rows), object)
-    array[:] = rows
-    return array
-
-
 @pytest.mark.parametrize(
     "form",
     [
         lambda rows, labels: (rows, labels),
-        lambda rows, labels: (objects(rows), np.array(labels)),
+        lambda rows, labels: (np.array(rows, object), np.array(labels)),
         lambda rows, labels: (
             torch.nested.nested_tensor([torch.tensor(r) for r in rows], layout=torch.jagged),
             torch.tensor(labels),
