@@ -190,7 +190,7 @@ def test_a_model_that_cannot_tell_padding_from_steps_is_pointed_out(tmp_path, ca
 
 def test_a_parameter_with_another_name_for_lengths_is_pointed_out(tmp_path, capsys):
     class Plural(Mean):
-        def forward(self, obs, lengths=None):
+        def forward(self, obs, silent=False, lengths=None):
             return self.head(obs.mean(1))
 
     run(tmp_path, Plural, values())
