@@ -173,12 +173,15 @@ def test_classes_are_numbered_from_0_and_255_is_ignored(
     part, _ = numbered(masks)
     assert part.targets.flatten().tolist() == targets
     assert part.values == values
+    assert part.names == (None if values is None else tuple(map(str, values)))
     assert (part.note is None) == (values is None)
 
 
 def test_masks_are_numbered_as_the_data_set_lists_its_classes() -> None:
     part, _ = numbered([0, 2, 255, 2], classes=("sky", "sea", "land"))
     assert (part.targets.flatten().tolist(), part.num_classes) == ([0, 2, 255, 2], 3)
+    white, _ = numbered([0, 255, 255, 0], classes=("sky", "sea"))
+    assert white.targets.flatten().tolist() == [0, 255, 255, 0]
     with pytest.raises(DataError, match="pixels of class 2, but lists 2 classes"):
         numbered([0, 2, 255, 2], classes=("sky", "sea"))
 
