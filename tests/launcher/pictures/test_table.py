@@ -115,7 +115,7 @@ def test_less_is_better_for_losses(workdir: Path) -> None:
 def test_a_training_metric_is_read_from_train_csv_and_ranked_likewise(workdir: Path) -> None:
     for i, losses in enumerate(["1,9\n2,0.3", "1,8\n2,0.1"]):
         run = write(f"{i}", 0, loss=0.5, lr=float(i))
-        (run / "train.csv").write_text("step,loss\n" + losses)
+        (run / "train.csv").write_text(f"step,loss\n{losses}\n")
     rows = antelope.table(metric="train/loss")
     assert [(row["lr"], row["mean"]) for row in rows] == [(1.0, 0.1), (0.0, 0.3)]
 
