@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import v2
 
 from antelope import ConfigError, DataError, load, ml
-from antelope.envs import RandomHorizontalFlip, read
+from antelope.envs import RandomCrop, RandomHorizontalFlip, read
 from antelope.envs.images import Pictures as Decoder
 from antelope.envs.numbering import number_labels
 from antelope.envs.pixel_classes import pixel_space
@@ -325,6 +325,20 @@ def test_masks_of_bytes_keep_their_classes(classes: int) -> None:
     augment.masks = masks = torch.randint(classes, (4, 12, 10))
     augment.on_bytes(torch.zeros(4, 3, 12, 10, dtype=torch.uint8))
     assert torch.equal(augment.masks, masks.flip(-1))
+
+
+def test_pixels_that_a_crop_adds_are_ignored() -> None:
+    augment = AlignedAugmentation([RandomCrop(padding=3)], ignored=255)
+    augment.masks = torch.ones(9, 12, 10, dtype=torch.int64)
+    moved = augment(torch.ones(9, 3, 12, 10))[:, 0]
+    assert torch.equal(augment.masks, torch.where(moved == 1, 1, 255))
+    assert bool((moved == 0).any())
+
+
+def test_a_step_of_the_users_own_is_not_known_by_its_name() -> None:
+    own = type("RandomCrop", (), {"__call__": lambda self, images: images, "__module__": "mine"})
+    with pytest.raises(ConfigError, match="RandomCrop may move pixels"):
+        AlignedAugmentation([own()], ignored=255)
 
 
 def test_colours_change_images_alone() -> None:
