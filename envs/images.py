@@ -162,7 +162,7 @@ class Pictures:
         return Form(shape, np.dtype(np.float32 if wide else np.uint8))
 
     def settle_as(self, state: Mapping[str, Any], sizes: Iterable[Sequence[int]]) -> None:
-        """Decide what was settled elsewhere, on images of these sizes."""
+        """Adopt what was settled elsewhere, on images of these sizes."""
         width, height = state["size"]
         self.size, self._mode, self._deep = (width, height), state["mode"], state["deep"]
         self.unturned |= state.get("unturned", False)
@@ -250,8 +250,9 @@ def load(file: str | Path, *, turned: bool = True) -> Any:
     except Exception as error:  # PIL's decoders raise nearly anything.
         path = Path(file)
         empty = " It is empty." if path.is_file() and path.stat().st_size == 0 else ""
+        mend = "Shrink" if isinstance(error, Image.DecompressionBombError) else "Repair"
         raise DataError(
-            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} Repair "
+            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} {mend} "
             "or remove it."
         ) from error
 

@@ -46,7 +46,7 @@ def sequence_column(inputs: object, space: Space, name: str) -> Ragged:
     Raises:
         DataError: If they are none, or their steps have another shape than those of the training.
     """
-    what = f"The input of {name}"
+    what = f"Part of {name}"
     if isinstance(inputs, tuple) and len(inputs) == 2 and is_array(inputs[1]):
         inputs = inputs[0]  # `(inputs, targets)`.
     column: Any

@@ -18,6 +18,7 @@ from antelope import ConfigError, DataError, load, ml
 from antelope.envs import RandomHorizontalFlip, read
 from antelope.envs.images import Pictures as Decoder
 from antelope.envs.numbering import number_labels
+from antelope.envs.pixel_classes import pixel_space
 from antelope.envs.pixel_masks import mask_of
 from antelope.launcher.assembly.mask_augmentation import AlignedAugmentation
 
@@ -195,6 +196,15 @@ def test_masks_are_numbered_as_the_data_set_lists_its_classes() -> None:
 def test_masks_that_cannot_be(masks: list[Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         numbered(*masks)
+
+
+def test_data_sets_that_share_their_outputs_must_number_their_classes_alike() -> None:
+    first, more, others = (
+        numbered([0, largest, largest, 0, 0, 1, 1, 0])[0] for largest in (1, 2, 3)
+    )
+    assert pixel_space([first, more]).shape == (3, 2, 2)
+    with pytest.raises(DataError, match="Give masks with the same numbers in both"):
+        pixel_space([first, others])
 
 
 def test_predictions_are_the_classes_that_the_masks_hold() -> None:
