@@ -32,7 +32,11 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
         DataError: If inputs or targets are not what the run was trained on, or a class is unknown.
     """
     kind, space = spec.action.kind, spec.action
-    check_order(reading.headings, arrays.headings, "The run's data", arrays.name)
+    for known, given in (
+        (reading.headings, arrays.headings),
+        (reading.target_headings, arrays.target_headings),
+    ):
+        check_order(known, given, "The run's data", arrays.name)
     if arrays.kind != kind:
         raise DataError(
             f"The targets of {arrays.name} are {IN_WORDS[arrays.kind]}. The run was trained on "
