@@ -30,7 +30,7 @@ from .labels import (
     zeros_and_ones,
 )
 from .layout import channels_first
-from .lengths import check_targets, sequences, stored_values
+from .lengths import ALONE, check_targets, sequences, stored_values
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
@@ -113,10 +113,7 @@ def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
             raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     for what, column in columns.items():
         if isinstance(column, Ragged) and column is not inputs:
-            raise DataError(
-                f"The {what} of {name} are sequences of different lengths inside a dict of inputs. Give them "
-                "alone, or pad them to one length and give the lengths as another part of the dict."
-            )
+            raise DataError(f"The {what} of {name} differ in length. {ALONE}")
         if isinstance(column, Tensor | Ragged):
             check_finite(stored_values(column)[0], f"{what} of {name}")
 

@@ -16,7 +16,7 @@ from .arrays import Arrays
 from .headings import check_order
 from .inputs import called, stored
 from .labels import IN_WORDS
-from .numbering import in_words
+from .numbering import in_words, of_other_kind
 from .pixels import numbered_as
 from .reading import Reading
 
@@ -105,7 +105,7 @@ def _outputs(arrays: Arrays, reading: Reading, n: int) -> Tensor:
     if unknown := [value for value in values if value not in places]:
         raise DataError(
             f"{arrays.name} holds the class {unknown[0]!r}. The run was trained on "
-            f"{in_words(list(places))}."
+            f"{in_words(list(places))}.{of_other_kind(unknown[0], list(places))}"
         )
     return torch.tensor([places[value] for value in values])[inverse]
 

@@ -88,6 +88,18 @@ def raw_inputs(inputs: Any, name: str, *, features: int | None) -> Tensor | np.n
     )
 
 
+def input_of(name: str) -> str:
+    """What errors call one of the inputs.
+
+    >>> input_of("the inputs `image`"), input_of("rows.npy")
+    ('The input `image`', 'The input of rows.npy')
+    """
+    start = "the inputs"
+    return (
+        f"The input{name.removeprefix(start)}" if name.startswith(start) else f"The input of {name}"
+    )
+
+
 def unturned(raw: Tensor | np.ndarray | Items) -> Tensor | np.ndarray | Items:
     """The same, pictures from files not rotated by their EXIF data."""
     if not isinstance(raw, Items) or (files := raw.files) is None:
@@ -100,8 +112,8 @@ def _array(inputs: Any, name: str) -> Tensor | np.ndarray:
         return (
             inputs  # Converted a part at a time: a file mapped into memory may be larger than it.
         )
-    array = as_array(inputs, f"The input of {name}")
-    return array if array.dtype.kind in "biuf" else as_tensor(inputs, f"The input of {name}")
+    array = as_array(inputs, input_of(name))
+    return array if array.dtype.kind in "biuf" else as_tensor(inputs, input_of(name))
 
 
 def _listed(inputs: Any, name: str, features: int | None) -> Tensor | np.ndarray | Items:
@@ -114,7 +126,7 @@ def _listed(inputs: Any, name: str, features: int | None) -> Tensor | np.ndarray
         return _array(inputs[0], name)  # `(inputs, targets)`.
     if form(inputs) == "items" or (len(inputs) and is_image(_first(inputs[0]))):
         return of_dataset(inputs, name, features)
-    return as_tensor(inputs, f"The input of {name}")
+    return as_tensor(inputs, input_of(name))
 
 
 def _paths(inputs: Any) -> list[str | Path] | None:

@@ -21,7 +21,7 @@ from .inputs import called, is_whole
 from .labels import check_finite
 from .later import Outputs
 from .numbers import as_tensor, kept_type
-from .raw_inputs import Items, StoredRows, raw_inputs, unturned
+from .raw_inputs import Items, StoredRows, input_of, raw_inputs, unturned
 from .raw_parts import DictRows, raw_parts
 from .raw_sequences import SequenceRows, sequence_column
 from .table_columns import Columns
@@ -184,7 +184,7 @@ class Reading:
         Raises:
             DataError: Naming what the run was trained on, if these are something else.
         """
-        rows = as_tensor(value, f"The input of {name}").cpu()
+        rows = as_tensor(value, input_of(name)).cpu()
         layout, _ = self._layout(tuple(rows.shape), space, name)
         if layout == "last":
             rows = rows.movedim(-1, 1)
@@ -196,7 +196,7 @@ class Reading:
     def as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
         """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""
         rows = self._of_source(rows, space, name)
-        check_finite(rows, f"inputs of {name}", first=first)
+        check_finite(rows, f"inputs{input_of(name).removeprefix('The input')}", first=first)
         if space.ids is not None and rows.numel():
             self._check_ids(rows, space, name)
         return rows.to(space.dtype) if space.scale is None else space.scale.column(rows)
@@ -333,7 +333,7 @@ class Rows:
         if is_image(item):
             name = f"Picture {i} of {self._name}" if self.files is None else str(self.files[i])
             return self._reading.decoded(item, self._space, name)[None]
-        rows = as_tensor(item, f"The input of {self._name}")[None]
+        rows = as_tensor(item, input_of(self._name))[None]
         if not self._space.shape and is_scalar(item):
             rows = rows.reshape(1)
         return self._reading.stored(rows, self._space, self._name, first=i)
