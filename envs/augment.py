@@ -59,6 +59,8 @@ class RandomHorizontalFlip:
     """Mirrors each image left to right with probability `p`, a float in [0, 1]."""
 
     def __init__(self, p: float = 0.5):
+        if not 0 <= p <= 1:
+            raise ValueError(f"RandomHorizontalFlip: p={p} is not a probability, 0 to 1.")
         self.p = p
 
     def __call__(self, images: Tensor) -> Tensor:

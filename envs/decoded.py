@@ -163,10 +163,10 @@ class Cache:
         if seconds < _WORTH_S:
             return None
         source = listed.digest
-        asked = f"{source} {files.part} {files.reader} {pictures.state()}"
+        asked = f"{source} {files.part} {pictures.state()}"
         key = hashlib.sha256(asked.encode()).hexdigest()[:32]
         # By its path: folders of the same name are kept apart.
-        at = hashlib.sha256(f"{files.root} {files.part}".encode()).hexdigest()[:12]
+        at = hashlib.sha256(f"{files.root} {files.part} {files.reader}".encode()).hexdigest()[:12]
         homes = [folder / f"{Path(files.root).name}-{at}" for folder in self.folders]
         for home in homes:
             if (found := _opened(home / key, pictures)) is not None:
@@ -208,6 +208,7 @@ class Cache:
         self, entry: Path, source: str, files: Files, name: str, pictures: Pictures
     ) -> None:
         """Decode all rows into an entry, or what an interrupted run has left of them."""
+        shutil.rmtree(entry, ignore_errors=True)  # It could not be opened.
         _settle(pictures, files)
         form = pictures.form()
         rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // form.nbytes))
@@ -215,9 +216,10 @@ class Cache:
         making = entry.with_suffix(".part")
         making.mkdir(exist_ok=True)
         (making / "source").write_text(source)
-        pixels = making / "pixels"
-        _reserve(pixels, n * form.nbytes)
-        done = _Journal(making / "done.jsonl", pixels)
+        pixels, journal = making / "pixels", making / "done.jsonl"
+        if not _reserve(pixels, n * form.nbytes):
+            journal.unlink(missing_ok=True)
+        done = _Journal(journal, pixels)
         left = [block for block in range(len(starts)) if block not in done.blocks]
 
         def work(block: int) -> dict[str, Any]:
@@ -270,12 +272,15 @@ class _Journal:
         self._new: list[str] = []
         self._written = time.monotonic()
         whole = []
-        for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
-            if line.endswith("\n"):  # Else it was being written when the machine stopped.
+        # What follows the last whole line was being written when the machine stopped.
+        for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
+            try:
                 block, result = json.loads(line)
-                self.blocks[block] = result
-                whole.append(line)
-        path.write_text("".join(whole))
+            except (ValueError, TypeError):  # A file system may leave anything there, zeros say.
+                break
+            self.blocks[block] = result
+            whole.append(line + b"\n")
+        path.write_bytes(b"".join(whole))
 
     def add(self, block: int, result: dict[str, Any]) -> None:
         self.blocks[block] = result
@@ -313,7 +318,7 @@ def _settle(pictures: Pictures, files: Files) -> None:
 def _decode(
     which: range, files: Files, pictures: Pictures, form: Form, file: Path
 ) -> dict[str, Any]:
-    """Decode some rows into the file; returns what is to be recorded of them."""
+    """Decode some rows into the file; returns what the journal records of them."""
     pictures = copy.copy(pictures)  # Several threads may do this.
     pictures.sizes = set()
     pixels = np.empty((len(which), *form.shape), form.dtype)
@@ -379,8 +384,11 @@ def _evict(home: Path, source: str) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
-def _reserve(path: Path, size: int) -> None:
+def _reserve(path: Path, size: int) -> bool:
     """Make a file of this size, which the disk has room for: one that fills up later kills with SIGBUS.
+
+    Returns:
+        Whether it was there already, and as large.
 
     Raises:
         OSError: If the disk has too little room.
@@ -401,6 +409,7 @@ def _reserve(path: Path, size: int) -> None:
                 if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                     raise
             os.truncate(file, size)
+        return held == size
     finally:
         os.close(file)
 

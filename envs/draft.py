@@ -81,7 +81,10 @@ class Draft:
         """Remarks on the data for the run's header, followed there by those on how it was read."""
         notes, only = notes_on_labels(self.train), self.single_class
         if only is not None:
-            notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
+            what = "pixels" if self.spec.action.kind == "pixels" else "rows"
+            notes.append(
+                f"all {what} have the same class ({only}): an accuracy of 1.0 means nothing"
+            )
         if (note := note_on_lengths(self.train)) is not None:
             notes.append(note)
         if any(changes(part.inputs) for part in self.held_out):

@@ -43,11 +43,8 @@ _BY_PIXEL = re.compile(
     r"(?i)(masks?|labels?|annotations?|annots?|gts?|ground_?truths?|segmentations?|segs?|targets?|"
     r"outputs?|trimaps?|depths?|segmentationclass|gtfine|gtcoarse)"
 )
-_SHORT = {
-    "tr": "train",
-    "te": "test",
-    "ts": "test",
-}  # Whole names only: too short to be words in one.
+# Whole names only: too short to be words in one.
+_SHORT = {"tr": "train", "te": "test", "ts": "test"}
 
 
 class PictureFolder(Dataset[Any]):

@@ -16,15 +16,8 @@ from ..replay.tree import walk
 
 _LARGEST = 224  # Pixels per side that networks usually take.
 _GREY = ("1", "L", "LA", "La")
-_AS_GIVEN = (
-    "L",
-    "LA",
-    "RGB",
-    "RGBA",
-    "YCbCr",
-    "HSV",
-    "LAB",
-)  # Modes that stay unless they are mixed.
+# Modes that stay unless they are mixed.
+_AS_GIVEN = ("L", "LA", "RGB", "RGBA", "YCbCr", "HSV", "LAB")
 _WIDE = ("I", "F")  # 32-bit numbers, whose range a picture does not declare.
 _TRANSPARENT = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF's tag.
@@ -183,7 +176,7 @@ class Pictures:
         """
         # Most images have no such metadata, and need not be asked.
         if not self.unturned and any(key in image.info for key in _ORIENTED):
-            self.unturned = image.getexif().get(_ORIENTATION, 1) != 1
+            self.unturned = _orientation(image) != 1
         return self._tensor(image)
 
     def _tensor(self, image: Any) -> Tensor:
@@ -281,7 +274,7 @@ def as_viewed(image: Any, name: str = "The picture", *, turned: bool = True) -> 
             "Convert it to 8 or 16 bits, or give the images as arrays."
         )
     if turned:
-        image = _upright(image, image.getexif().get(_ORIENTATION, 1))
+        image = _upright(image, _orientation(image))
     if not deep:
         return _converted(image, "RGB")
     return Image.fromarray(np.asarray(image).astype(np.uint16))
@@ -308,6 +301,14 @@ def _converted(image: Any, mode: str) -> Any:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def _orientation(image: Any) -> int:
+    """How the camera was held, 1 to 8, from the image's EXIF data; 1 (upright) if they cannot be read."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # PIL's parsers raise nearly anything, and the pixels are whole.
+        return 1
 
 
 def _upright(image: Any, orientation: int) -> Any:

@@ -252,10 +252,8 @@ _TORCHVISION: dict[str, tuple[Pictures, str]] = {
 # The source of each `__getitem__` was checked: it decodes a file and returns the picture with the label.
 # The attributes with the files and the labels; "": the first has both.
 _FILES: dict[str, tuple[str, str]] = {
-    "DatasetFolder": (
-        "samples",
-        "",
-    ),  # And its subclasses ImageFolder, ImageNet, EuroSAT, Country211.
+    # And its subclasses ImageFolder, ImageNet, EuroSAT, Country211.
+    "DatasetFolder": ("samples", ""),
     "DTD": ("_image_files", "_labels"),
     "FGVCAircraft": ("_image_files", "_labels"),
     "Flowers102": ("_image_files", "_labels"),

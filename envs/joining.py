@@ -74,10 +74,15 @@ def notes_on_labels(train: list[Arrays]) -> list[str]:
 
 
 def single_class(parts: list[Arrays]) -> str | None:
-    """The name of the only class of all rows; None: there are several, or values."""
-    if not parts[0].discrete or not same_label([part.targets for part in parts]):
+    """The name of the only class of all rows, or of all pixels; None: there are several, or values."""
+    if parts[0].kind == "pixels":
+        if any(part.num_classes != 1 for part in parts):
+            return None
+        label = 0
+    elif parts[0].discrete and same_label([part.targets for part in parts]):
+        label = int(parts[0].targets[0])
+    else:
         return None
-    label = int(parts[0].targets[0])
     return parts[0].names[label] if parts[0].names else str(label)
 
 
@@ -89,8 +94,12 @@ def joined(parts: list[Arrays]) -> Table:
     """
     if len(parts) == 1:
         return parts[0].table()
-    if not all(part.in_memory for part in parts):
-        raise DataError("A sequence of data sets needs each of them in memory.")
+    for part in parts:
+        if not part.in_memory:
+            raise DataError(
+                f"{part.name} is read from its source at each use, but a sequence of data sets must be held "
+                "in memory: replace random transforms with aug=, or give fewer rows."
+            )
     obs = zip_trees(lambda *columns: joined_columns(columns), *(part.inputs for part in parts))
     return Table(obs=obs, label=torch.cat([part.targets for part in parts]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -109,7 +110,8 @@ def _shared_out(
         for _ in range(_AHEAD):
             for pipe, own in given.items():
                 if len(own) < _AHEAD and (block := next(left, None)) is not None:
-                    pipe.send(block)
+                    with contextlib.suppress(OSError):  # It has ended: receiving says how.
+                        pipe.send(block)
                     own.append(block)
         if not any(given.values()):
             return

@@ -131,10 +131,12 @@ class DataWorld(TableWorld):
     def growing(self) -> Growing:
         if self._kind == "altered":
             raise ConfigError(f"{self.name} makes its own tasks, so no task can be added.")
-        if self._like is None:
-            raise ConfigError(
-                f"{self.name} is read from its source at each use, so no task can be added."
-            )
+        for table, what in ((self.train, self.name), (self.test, f"Held-out data of {self.name}")):
+            if not table.in_memory:
+                raise ConfigError(
+                    f"{what} is read from its source at each use, so no task can be added: all rows must be "
+                    "held in memory. Replace random transforms with aug=, or give fewer rows."
+                )
         return self
 
     def add(self, train: Arrays, test: Arrays | None, *, name: str | None = None) -> DataTask:

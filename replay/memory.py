@@ -14,7 +14,7 @@ from torch import Tensor
 from .batch import Batch
 from .devices import destination
 from .errors import CheckpointError, ConfigError
-from .padding import MARKED, resized
+from .padding import MARKED, marks_steps, resized
 from .transfer import upload
 from .tree import Path, from_paths, walk
 
@@ -167,7 +167,8 @@ class Memory:
         rows = torch.from_numpy(stream.choice(self._size, min(n, self._size), replace=False))
         if (device := self._device).type != "cpu":
             rows = upload(rows, device)
-        return _batch({path: c.index_select(0, rows) for path, c in self._columns.items()})
+        drawn = {path: c.index_select(0, rows) for path, c in self._columns.items()}
+        return Batch(**from_paths(_shortened(drawn) if _MASK in drawn else drawn))
 
     def all(self) -> Batch:
         """Every row held, as copies.
@@ -177,9 +178,8 @@ class Memory:
         """
         if not self._size:
             raise ConfigError("The memory is empty: add a batch before reading it.")
-        return _batch(
-            {path: column[: self._size].clone() for path, column in self._columns.items()}
-        )
+        held = {path: column[: self._size].clone() for path, column in self._columns.items()}
+        return Batch(**from_paths(_shortened(held) if _MASK in held else held))
 
     def state_dict(self) -> dict[str, Any]:
         """The full state, so that a memory continues exactly. Tensors are the memory's own, not copies."""
@@ -373,7 +373,7 @@ class Memory:
                 f"Memory.add: the batch already has {_words(twice)}; rename the extras."
             )
         fields = dict(walk({**batch, **extras}))
-        if _MASK in self._columns and _LENGTH in self._columns:
+        if _MASK in self._columns:
             fields = self._as_long(fields)
         if self._columns:
             if fields.keys() != self._columns.keys():
@@ -406,7 +406,7 @@ class Memory:
     def _as_long(self, fields: dict[Path, Any]) -> dict[Path, Any]:
         """A batch's sequences as long as those held; if the batch has longer ones, those held grow."""
         mask = fields.get(_MASK)
-        if not isinstance(mask, Tensor) or mask.dim() != 2:
+        if not marks_steps(mask, fields.get(_LENGTH)):
             return fields
         longest = max(mask.shape[1], self._columns[_MASK].shape[1])
 
@@ -500,13 +500,14 @@ def _herd(features: Tensor, n: int) -> list[int]:
         return rows
 
 
-def _batch(columns: dict[Path, Tensor]) -> Batch:
-    """A batch of these fields; sequences are as long as the longest of them."""
-    if _MASK in columns and _LENGTH in columns and columns[_LENGTH].dim() == 1:
-        # On an accelerator this waits for the lengths, but a model need not read what is only padding.
-        longest = int(columns[_LENGTH].max())
-        columns = {p: resized(c, longest) if p in _PADDED else c for p, c in columns.items()}
-    return Batch(**from_paths(columns))
+def _shortened(columns: dict[Path, Tensor]) -> dict[Path, Tensor]:
+    """Rows with a `mask`: sequences as long as the longest of them, anything else unchanged."""
+    length = columns.get(_LENGTH)
+    # On an accelerator this waits for the lengths, but a model need not read what is only padding.
+    if length is None or not marks_steps(columns[_MASK], length):
+        return columns
+    longest = int(length.max())
+    return {path: resized(c, longest) if path in _PADDED else c for path, c in columns.items()}
 
 
 def _by_class(labels: list[int]) -> dict[int, list[int]]:

@@ -10,7 +10,7 @@ Legend: B rows, T steps of the longest of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -61,6 +61,21 @@ def mark_fields(fields: dict[str, Any]) -> None:
 def mask_of(length: Tensor, longest: int) -> Tensor:
     """True at real steps, bool `[B, longest]`, for lengths int64 `[B]`."""
     return torch.arange(longest, device=length.device) < length[:, None]
+
+
+def marks_steps(mask: object, length: object) -> TypeGuard[Tensor]:
+    """Whether a batch's fields `mask` and `length` say which steps are real; others may have their names.
+
+    On an accelerator this waits for their values.
+    """
+    if not (isinstance(mask, Tensor) and isinstance(length, Tensor)):
+        return False
+    if (mask.dim(), length.dim()) != (2, 1) or (mask.dtype, length.dtype) != (
+        torch.bool,
+        torch.int64,
+    ):
+        return False
+    return torch.equal(mask, mask_of(length, mask.shape[1]))
 
 
 def resized(field: Tensor, longest: int) -> Tensor:

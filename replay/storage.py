@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar, Union, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from .transfer import Empty
 from .tree import leaves, map_tree, zip_trees
 
 Own = TypeVar("Own", bound="OwnColumn")
+Held = TypeVar("Held", bound="HeldColumn")
 
 
-@runtime_checkable
 class OwnColumn(Protocol):
     """A column with a form of its own, for rows that one tensor `[N, *shape]` cannot hold.
 
@@ -43,11 +43,15 @@ class OwnColumn(Protocol):
     def rows(self: Own, index: Tensor) -> Own:
         """A column of these rows alone, int64 `[n]`."""
 
-    def joined(self: Own, others: Sequence[Own]) -> Own:
-        """A column of its rows, followed by those of the others; only of those in memory."""
 
-    def to(self: Own, device: torch.device) -> Own:
-        """The same rows on another device; only of those in memory."""
+class HeldColumn(OwnColumn, Protocol):
+    """One whose rows are in memory."""
+
+    def joined(self: Held, others: Sequence[Held]) -> Held:
+        """A column of its rows, followed by those of the others."""
+
+    def to(self: Held, device: torch.device) -> Held:
+        """The same rows on another device."""
 
 
 Column: TypeAlias = Tensor | OwnColumn
@@ -140,7 +144,7 @@ class LazyColumn:
     """A column that is decoded each time it is read.
 
     For data sets whose items differ between readings (random transforms) or that do not fit in memory.
-    Reading runs Python per sample: in-memory columns are far faster. TableField of a dict that have the same
+    Reading runs Python per sample: in-memory columns are far faster. Columns of one dict that share a
     `source` are read together, each item once.
 
     Args:
@@ -186,13 +190,6 @@ class LazyColumn:
     ) -> LazyColumn:
         return LazyColumn(source, convert, shape=self.shape[1:], dtype=dtype, changes=self.changes)
 
-    def joined(self, others: Sequence[LazyColumn]) -> LazyColumn:
-        # Unreachable from a run: data sets that are not in memory are refused before they are joined.
-        raise NotImplementedError("Columns that are read at each use cannot be joined.")
-
-    def to(self, device: torch.device) -> LazyColumn:
-        return self
-
 
 class _Reindexed:
     """Some items of an indexable, in another order."""
@@ -236,11 +233,12 @@ def select(columns: TableField, index: Tensor) -> Any:
 
 
 def joined(columns: Sequence[Any]) -> Any:
-    """One column in memory with the rows of all of them in turn, on the first one's device."""
+    """The rows of several columns in memory, all of one kind, in turn; on the first one's device."""
     first, *others = columns
     if isinstance(first, Tensor):
         return torch.cat([first, *(other.to(first.device) for other in others)])
-    return first.joined(others)
+    held: HeldColumn = first
+    return held.joined(others)
 
 
 def _contiguous(column: Column) -> Column:

@@ -64,10 +64,8 @@ class AlignedAugmentation(Augmentation):
             # One more than the label: a crop fills its border with 0.
             channel = (masks + 1).to(wide.dtype).unsqueeze(1)
             both = step(torch.cat([wide, channel], 1))
-            images, moved = (
-                both[:, :-1].contiguous().to(images.dtype),
-                both[:, -1].round().long() - 1,
-            )
+            images = both[:, :-1].contiguous().to(images.dtype)
+            moved = both[:, -1].round().long() - 1
             self.masks = torch.where(moved < 0, self._ignored, moved)
         return images
 

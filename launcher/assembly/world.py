@@ -22,8 +22,9 @@ def build_world(plan: Plan) -> World:
         return build_environments(plan)
     world = build_data(plan)
     if world.single_class is not None:
+        what = "pixels" if world.spec.action.kind == "pixels" else "rows"
         warn_caller(
-            f"All rows of {world.name} have the same class ({world.single_class}), so an accuracy of 1.0 "
+            f"All {what} of {world.name} have the same class ({world.single_class}), so an accuracy of 1.0 "
             "means nothing."
         )
     return world

@@ -82,6 +82,12 @@ def test_flips_none_or_all(p: float) -> None:
     assert torch.equal(flipped, images if p == 0 else images.flip(-1))
 
 
+@pytest.mark.parametrize("p", [50, -0.1, float("nan")])
+def test_a_probability_that_is_none_is_refused(p: float) -> None:
+    with pytest.raises(ValueError, match=r"p=.* is not a probability, 0 to 1"):
+        RandomHorizontalFlip(p)
+
+
 def test_flips_each_image_by_itself() -> None:
     torch.manual_seed(0)
     images = numbered(1000, 1, 1, 2)

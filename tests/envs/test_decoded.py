@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import shutil
 import threading
@@ -164,17 +165,26 @@ def interrupted(
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_preparation_continues_where_it_was(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupt(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stop a preparation after two blocks; returns its journal."""
     with monkeypatch.context() as patch:
         patch.setattr(decoded, "by_all_cores", interrupted)
         with pytest.raises(KeyboardInterrupt):
             kept(photos)
     assert entries(photos) == []
     (journal,) = (photos.parent / "decoded").glob("*/*.part/done.jsonl")
+    return journal
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b'[3, {"sums": [1', b"\0" * 9, b"\0" * 9 + b"\n", b"0\n", b'[3, {"sums": [1]}]']
+)
+def test_an_interrupted_preparation_continues_where_it_was(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    journal = interrupt(photos, monkeypatch)
     # As if the machine had stopped in the middle of a line.
-    journal.write_text(journal.read_text() + '[3, {"sums": [1')
+    journal.write_bytes(journal.read_bytes() + rest)
     told = Told()
     train, *_ = kept(photos, told=told)
     assert told.done[0] == 16
@@ -184,6 +194,36 @@ def test_an_interrupted_preparation_continues_where_it_was(
         statistics.statistics([column])[0] for column in (train.inputs, pixels(theirs).clone())
     )
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("lost", ["removed", "cut"])
+def test_an_interrupted_preparation_whose_pixels_are_gone_starts_over(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    pixels_file = interrupt(photos, monkeypatch).with_name("pixels")
+    if lost == "cut":
+        os.truncate(pixels_file, 100)
+    else:
+        pixels_file.unlink()
+    told = Told()
+    train, *_ = kept(photos, told=told)
+    assert told.done[0] == 0
+    theirs = read(open_folder(photos).split().train, name="photos", pictures=Pictures(colour=True))
+    assert torch.equal(pixels(train), pixels(theirs))
+
+
+@pytest.mark.parametrize("file", ["pixels", "about.json"])
+def test_a_damaged_entry_is_replaced(photos: Path, file: str) -> None:
+    kept(photos)
+    for entry in entries(photos):
+        os.truncate(entry / file, 10)
+    told = Told()
+    train, _, cache = kept(photos, told=told)
+    assert (len(told.lines), cache.notes) == (2, [])
+    theirs = read(open_folder(photos).split().train, name="photos", pictures=Pictures(colour=True))
+    assert torch.equal(pixels(train), pixels(theirs))
+    kept(photos, told=told)
+    assert len(told.lines) == 2
 
 
 def test_broken_pictures_are_all_named_before_training(photos: Path) -> None:
@@ -295,6 +335,14 @@ def opened(path: str) -> Image.Image:
 
 
 class TestTorchvision:
+    def test_a_folder_read_in_two_ways_is_kept_twice(self, photos: Path) -> None:
+        told = Told()
+        for _ in range(2):
+            cache = Cache([photos.parent / "decoded"], told)
+            for source in (ImageFolder(str(photos)), open_folder(photos).train):
+                read(source, name="photos", pictures=Pictures(colour=True), cache=cache)
+        assert len(told.lines) == 2
+
     def test_an_image_folder_is_kept_too(self, photos: Path) -> None:
         told = Told()
         source = ImageFolder(str(photos))
@@ -344,3 +392,12 @@ class TestWorkers:
 
         with pytest.raises(DataError, match=r"exit code -9.*Start again: what is decoded is kept"):
             list(parallel._in_copies(work, range(5), 2))
+
+    def test_so_is_one_that_died_before_it_was_given_a_block(self) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        worker = multiprocessing.get_context("fork").Process(target=os._exit, args=(3,))
+        worker.start()
+        worker.join()
+        theirs.close()
+        with pytest.raises(DataError, match="exit code 3"):
+            list(parallel._shared_out(range(5), {ours: worker}))

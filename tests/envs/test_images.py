@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
 
 from antelope.envs.datasets import read
 from antelope.envs.folders import open_folder
@@ -118,6 +119,16 @@ def test_a_file_is_turned_as_its_exif_data_says(tmp_path: Path, orientation: int
     assert np.asarray(picture)[:, :, 0].tolist() == scene.tolist()
     # Predictions look at it once more: it is not turned again.
     assert np.asarray(as_viewed(picture))[:, :, 0].tolist() == scene.tolist()
+
+
+def test_broken_exif_data_leave_a_picture_as_it_is_stored(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        picture().save(tmp_path / name / "0.jpg", exif=b"Exif\0\0no TIFF file", quality=100)
+    for source in (open_folder(tmp_path).train, ImageFolder(str(tmp_path))):
+        inputs = read(source, name="mine").inputs
+        assert isinstance(inputs, Tensor)
+        assert inputs[0, :, 0, 0].tolist() == pytest.approx(COLOUR, abs=2)
 
 
 @pytest.mark.parametrize("end", ["png", "tif", "pgm"])

@@ -222,6 +222,13 @@ def test_float_masks_are_values_and_it_is_said() -> None:
     assert "classes of pixels" in part.note
 
 
+def test_masks_of_one_class_are_a_warning() -> None:
+    images, masks = squares()
+    with pytest.warns(UserWarning, match=r"All pixels of arrays have the same class \(0\)"):
+        run = trained(dataset=(images, 0 * masks), test_dataset=None)
+    assert run.metrics["accuracy"] == 1.0
+
+
 # ---------------------------------------------------------------------------------- pictures
 
 

@@ -60,8 +60,19 @@ def test_several_data_sets_cannot_be_split_again() -> None:
 def test_several_data_sets_must_be_in_memory() -> None:
     lazy = LazyColumn([0.0, 1.0], lambda x: torch.tensor([x]), shape=(1,), dtype=torch.float32)
     parts = [arrays([0, 1]), Arrays(lazy, torch.tensor([0, 1]), "lazy")]
-    with pytest.raises(DataError, match="in memory"):
+    with pytest.raises(DataError, match=r"^lazy is read .*in memory: replace random .* with aug="):
         DataWorld(list(parts), list(parts))
+
+
+@pytest.mark.parametrize("lazy", ["train", "test"])
+def test_nothing_is_added_to_data_that_is_not_in_memory(lazy: str) -> None:
+    parts = {"train": arrays([0, 1]), "test": arrays([0, 1])}
+    inputs = LazyColumn([0.0, 1.0], lambda x: torch.tensor([x]), shape=(1,), dtype=torch.float32)
+    parts[lazy] = Arrays(inputs, torch.tensor([0, 1]), "mine")
+    world = DataWorld([parts["train"]], [parts["test"]], num_classes=3)
+    what = {"train": "^mine", "test": "^Held-out data of mine"}[lazy]
+    with pytest.raises(ConfigError, match=rf"{what} is read from its source.*Replace random"):
+        world.add(arrays([2]), arrays([2]))
 
 
 def test_without_held_out_data_a_fifth_is_held_out() -> None:
