@@ -1,4 +1,4 @@
-"""Pictures that are decoded once, into a file that later runs map into memory."""
+"""Decodes pictures once, into a file that later runs map into memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SECONDS_PER_PICTURE, _SECONDS_PER_BYTE = 2e-4, 2e-8  # To decode JPEG files, ro
 _DISK_SHARE = 0.5  # Largest share of the free space: the disk is not ours alone.
 _MEMORY_SHARE = 0.5  # Largest share of memory, where rows may be copied.
 _BLOCK_BYTES, _BLOCK_ROWS = 4 * 2**20, 256  # Decoded at once by a worker.
-_SYNC_S = 2.0  # Seconds between records of what is decoded: so much is lost at a power cut.
+_SYNC_S = 2.0  # Seconds between records of what is decoded: a power cut costs this much work.
 _NAMES = re.compile(r"[0-9a-f]{32}(\.part)?")  # Names of entries.
 _SHOWN = 5  # Broken pictures named in an error; the search ends at four times as many.
 
@@ -136,7 +136,7 @@ class Cache:
             pictures: How pictures become tensors; settled by this, if it was not.
 
         Raises:
-            DataError: If a file cannot be decoded; all files are tried first.
+            DataError: If files cannot be decoded; several are named at once.
         """
         pixels = self._pixels(files, name, pictures)
         if pixels is None:
@@ -186,7 +186,7 @@ class Cache:
             except (OSError, NotImplementedError) as error:  # Some file systems have no locks.
                 refused = refused or f"{home.parent}: {_reason(error)}"
         self.notes.append(
-            f"{name} is decoded in memory, since it cannot be kept decoded ({refused})"
+            f"{name} is decoded in memory, since the decoded pictures cannot be stored ({refused})"
         )
         return None
 
@@ -207,7 +207,7 @@ class Cache:
     def _prepare(
         self, entry: Path, source: str, files: Files, name: str, pictures: Pictures
     ) -> None:
-        """Decode all rows into an entry, or what an interrupted run has left of them."""
+        """Decode all rows into an entry; after an interruption, those that are missing."""
         shutil.rmtree(entry, ignore_errors=True)  # It could not be opened.
         _settle(pictures, files)
         form = pictures.form()

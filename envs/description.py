@@ -14,7 +14,7 @@ from .headings import check_order
 from .inputs import called, input_spaces
 from .labels import IN_WORDS
 from .lengths import row_shape
-from .pixels import pixel_space
+from .pixel_classes import pixel_space
 from .statistics import is_far, statistics
 from .table_columns import with_sizes
 

@@ -162,7 +162,7 @@ class Pictures:
         return Form(shape, np.dtype(np.float32 if wide else np.uint8))
 
     def settle_as(self, state: Mapping[str, Any], sizes: Iterable[Sequence[int]]) -> None:
-        """Decide what was settled elsewhere, on images of these sizes."""
+        """Adopt what was settled elsewhere, on images of these sizes."""
         width, height = state["size"]
         self.size, self._mode, self._deep = (width, height), state["mode"], state["deep"]
         self.unturned |= state.get("unturned", False)

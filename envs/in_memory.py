@@ -72,13 +72,13 @@ def labels(source: Any) -> Any:
 
 
 def files(source: Any) -> Files | None:
-    """The picture files of all items, if reading an item is decoding a file, always alike; else None."""
+    """The picture files of all items, if reading an item only decodes a file; else None."""
     if _reads_as(source, PictureFolder):
         return _of_folder(source)
     if _altered(source, "transform", "target_transform", "transforms"):
         return None
     module = sys.modules.get("torchvision.datasets")
-    # Under another backend a picture is no PIL image.
+    # Under another backend a picture is not a PIL image.
     if module is None or sys.modules["torchvision"].get_image_backend() != "PIL":
         return None
     known = next(

@@ -17,7 +17,7 @@ from .headings import check_order
 from .inputs import called, stored
 from .labels import IN_WORDS
 from .numbering import in_words, of_other_kind
-from .pixels import numbered_as
+from .pixel_classes import numbered_as
 from .reading import Reading
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..replay import DataError
 from .labels import check_labels
-from .pixels import number_pixels
+from .pixel_classes import number_pixels
 
 if TYPE_CHECKING:
     from .arrays import Arrays

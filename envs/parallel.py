@@ -1,4 +1,4 @@
-"""Work on the blocks of a list by all cores in parallel: in copies of this process, or in threads."""
+"""Works on the blocks of a list with all cores: in copies of this process, or in threads."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def by_all_cores(
 ) -> Generator[tuple[int, Result], None, None]:
     """Yields `(block, work(block))` in the order in which they are finished.
 
-    Python runs one thread at a time, and a small picture is half Python; so where a process can start as a
-    copy of this one (Linux), each core has its own. As in a DataLoader, copies never touch a GPU, which
-    would not survive the copying. They end when this process does, however that happens.
+    Python runs one thread at a time, and half of the time for a small picture is spent in Python; so where a
+    process can start as a copy of this one (Linux), each core has its own. As in a DataLoader, copies never
+    touch a GPU, whose state cannot be copied. They end when this process does, however that happens.
 
     Args:
         work: Called in the workers; the results are pickled.
@@ -122,8 +122,8 @@ def _shared_out(
             except (EOFError, OSError) as error:
                 workers[pipe].join()
                 raise DataError(
-                    f"A process that decoded pictures has ended (exit code {workers[pipe].exitcode}; -9: "
-                    "killed, mostly for lack of memory). Start again: what is decoded is kept."
+                    f"A process that decoded pictures has ended (exit code {workers[pipe].exitcode}; -9 "
+                    "means killed, usually for lack of memory). Start again: what is decoded is kept."
                 ) from error
             if isinstance(result, BaseException):
                 raise result

@@ -88,16 +88,9 @@ def raw_inputs(inputs: Any, name: str, *, features: int | None) -> Tensor | np.n
     )
 
 
-def input_of(name: str) -> str:
-    """What errors call one of the inputs.
-
-    >>> input_of("the inputs `image`"), input_of("rows.npy")
-    ('The input `image`', 'The input of rows.npy')
-    """
-    start = "the inputs"
-    return (
-        f"The input{name.removeprefix(start)}" if name.startswith(start) else f"The input of {name}"
-    )
+def is_pair(inputs: Any) -> bool:
+    """Whether inputs are `(inputs, targets)`, two arrays."""
+    return isinstance(inputs, tuple) and len(inputs) == 2 and all(map(is_array, inputs))
 
 
 def unturned(raw: Tensor | np.ndarray | Items) -> Tensor | np.ndarray | Items:
@@ -108,12 +101,13 @@ def unturned(raw: Tensor | np.ndarray | Items) -> Tensor | np.ndarray | Items:
 
 
 def _array(inputs: Any, name: str) -> Tensor | np.ndarray:
-    if isinstance(inputs, (Tensor, np.ndarray)):
-        return (
-            inputs  # Converted a part at a time: a file mapped into memory may be larger than it.
-        )
-    array = as_array(inputs, input_of(name))
-    return array if array.dtype.kind in "biuf" else as_tensor(inputs, input_of(name))
+    if isinstance(inputs, np.ndarray):
+        # Converted a part at a time: a file mapped into memory may be larger than it.
+        return inputs
+    if isinstance(inputs, Tensor):
+        return as_tensor(inputs, f"Part of {name}")
+    array = as_array(inputs, f"Part of {name}")
+    return array if array.dtype.kind in "biuf" else as_tensor(inputs, f"Part of {name}")
 
 
 def _listed(inputs: Any, name: str, features: int | None) -> Tensor | np.ndarray | Items:
@@ -122,11 +116,11 @@ def _listed(inputs: Any, name: str, features: int | None) -> Tensor | np.ndarray
         return _files([_picture(Path(part).expanduser(), name) for part in inputs])
     if len(inputs) and all(map(is_image, inputs)):
         return Items(len(inputs), inputs.__getitem__)
-    if isinstance(inputs, tuple) and len(inputs) == 2 and all(map(is_array, inputs)):
-        return _array(inputs[0], name)  # `(inputs, targets)`.
+    if is_pair(inputs):
+        return _array(inputs[0], name)
     if form(inputs) == "items" or (len(inputs) and is_image(_first(inputs[0]))):
         return of_dataset(inputs, name, features)
-    return as_tensor(inputs, input_of(name))
+    return as_tensor(inputs, f"Part of {name}")
 
 
 def _paths(inputs: Any) -> list[str | Path] | None:
@@ -174,7 +168,10 @@ def _picture(path: Path, name: str) -> Path:
     if not path.is_file():
         raise DataError(f"{path} does not exist: {name} are to be read from it.")
     if not is_picture(path):
-        raise DataError(f"{path} is not a picture, judging by its suffix.")
+        raise DataError(
+            f"{path} is not a picture, judging by its suffix. Arrays are read from .npy and .npz files, and "
+            "tables only for runs that learnt from one."
+        )
     return path
 
 

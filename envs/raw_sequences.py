@@ -13,7 +13,7 @@ from ..replay import DataError, Ragged, Space
 from .forms import form, is_array
 from .lengths import of_rows, ragged, sequences
 from .numbers import as_tensor
-from .raw_inputs import input_of, of_dataset
+from .raw_inputs import of_dataset
 
 
 class SequenceRows:
@@ -46,7 +46,7 @@ def sequence_column(inputs: object, space: Space, name: str) -> Ragged:
     Raises:
         DataError: If they are none, or their steps have another shape than those of the training.
     """
-    what = input_of(name)
+    what = f"Part of {name}"
     if isinstance(inputs, tuple) and len(inputs) == 2 and is_array(inputs[1]):
         inputs = inputs[0]  # `(inputs, targets)`.
     column: Any

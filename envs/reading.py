@@ -21,7 +21,7 @@ from .inputs import called, is_whole
 from .labels import check_finite
 from .later import Outputs
 from .numbers import as_tensor, kept_type
-from .raw_inputs import Items, StoredRows, input_of, raw_inputs, unturned
+from .raw_inputs import Items, StoredRows, is_pair, raw_inputs, unturned
 from .raw_parts import DictRows, raw_parts
 from .raw_sequences import SequenceRows, sequence_column
 from .table_columns import Columns
@@ -98,7 +98,7 @@ class Reading:
         return replace(self, classes=classes)
 
     def rows(
-        self, inputs: object, space: Space | dict[str, Any], *, name: str = "the inputs"
+        self, inputs: Any, space: Space | dict[str, Any], *, name: str = "the inputs"
     ) -> StoredRows:
         """Raw inputs as stored rows, which are read a part at a time.
 
@@ -133,6 +133,11 @@ class Reading:
         if not isinstance(raw, Items):
             # Before anything is computed: a wrong shape is the most frequent mistake.
             _, alone = self._layout(tuple(raw.shape), space, name)
+            if alone and is_pair(inputs) and tuple(inputs[1].shape) == tuple(raw.shape):
+                raise DataError(
+                    f"{_begin(name)} are a pair of arrays {list(raw.shape)}: two inputs, or one with its "
+                    "target? Give a list of inputs, or the input alone."
+                )
             raw = raw[None] if alone else raw
         return Rows(self, space, raw, name)
 
@@ -184,7 +189,7 @@ class Reading:
         Raises:
             DataError: Naming what the run was trained on, if these are something else.
         """
-        rows = as_tensor(value, input_of(name)).cpu()
+        rows = as_tensor(value, f"Part of {name}").cpu()
         layout, _ = self._layout(tuple(rows.shape), space, name)
         if layout == "last":
             rows = rows.movedim(-1, 1)
@@ -196,10 +201,15 @@ class Reading:
     def as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
         """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""
         rows = self._of_source(rows, space, name)
-        check_finite(rows, f"inputs{input_of(name).removeprefix('The input')}", first=first)
+        check_finite(rows, name.removeprefix("the "), first=first)
         if space.ids is not None and rows.numel():
             self._check_ids(rows, space, name)
-        return rows.to(space.dtype) if space.scale is None else space.scale.column(rows)
+        stored = rows.to(space.dtype) if space.scale is None else space.scale.column(rows)
+        if rows.dtype == torch.float64 and not torch.isfinite(stored.sum(dtype=torch.float64)):
+            raise DataError(
+                f"{_begin(name)} hold numbers too large for float32{_ends(rows)}. {self._learnt_from(space)}"
+            )
+        return stored
 
     def decoded(self, image: Any, space: Space, name: str) -> Tensor:
         """A PIL image as a stored row `[C, H, W]`.
@@ -333,7 +343,7 @@ class Rows:
         if is_image(item):
             name = f"Picture {i} of {self._name}" if self.files is None else str(self.files[i])
             return self._reading.decoded(item, self._space, name)[None]
-        rows = as_tensor(item, input_of(self._name))[None]
+        rows = as_tensor(item, f"Part of {self._name}")[None]
         if not self._space.shape and is_scalar(item):
             rows = rows.reshape(1)
         return self._reading.stored(rows, self._space, self._name, first=i)

@@ -103,7 +103,7 @@ class Sums:
         )
 
     def state(self) -> list[Any]:
-        """Plain data, from which `Sums(*state)` makes it again."""
+        """Plain data, from which `Sums(*state)` restores them."""
         return [self.n, self.values, self.squares, self.low, self.high]
 
 

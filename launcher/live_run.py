@@ -76,8 +76,7 @@ class LiveRun:
 
     @property
     def task(self) -> int:
-        progress = self._session.progress
-        return progress.task if progress.begun else max(0, progress.task - 1)
+        return self._session.progress.newest_task
 
     @property
     def optimizer(self) -> Optimizer | None:

@@ -58,8 +58,9 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
     callbacks.evaluated(row)
     supervisor.task_ended(task)
     callbacks.task_ended()
+    supervisor.save_task()  # Only now: the callbacks' states know the task.
     if task >= session.own_tasks - 1:
-        callbacks.ended()
+        _end(session, supervisor)
     elif callbacks.stopping is not None:
         _stop(session, supervisor)
 
@@ -81,4 +82,11 @@ def _stop(session: Session, supervisor: Supervisor) -> None:
     # After the checkpoint: a resumed run writes these rows again, when they are due.
     supervisor.write("train", session.training_row())
     supervisor.write("eval", session.final_row())
+    _end(session, supervisor)
+
+
+def _end(session: Session, supervisor: Supervisor) -> None:
+    """Tell the callbacks that the run has ended, and write what they logged since the last row."""
     session.callbacks.ended()
+    if session.callbacks.named:
+        supervisor.write("train", session.training_row())

@@ -15,6 +15,7 @@ from .assembly.later import read_later
 from .assembly.schedule import duration_of
 from .learn.later import check_classes, check_grows
 from .loop import learn_task, run
+from .metrics import PLACES
 from .plainly import plainly
 from .process import Workplace, taking_turns
 from .record.supervisor import Supervisor
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from .inference.policy import Policies
     from .inference.predicting import Predictor
     from .inference.trained import Trained
-
-_PLACE = ("mode", "step", "epoch", "task")  # The columns of a row that are not metrics.
 
 
 class OpenRun:
@@ -132,7 +131,7 @@ class OpenRun:
         """
         rows = (row for row in reversed(self.supervisor.journal.history) if row["mode"] == "eval")
         found = next((row for row in rows if row["task"] == task), {})
-        return {name: value for name, value in found.items() if name not in _PLACE}
+        return {name: value for name, value in found.items() if name not in PLACES}
 
     def check_open(self) -> None:
         """Raise ConfigError if the run has ended."""

@@ -188,7 +188,7 @@ class Session:
         """
         # Once per row: reading a loss at every step would wait for the device.
         self.learner.check_losses()
-        values = {**self.log.take(), **self.world.episode_metrics(self.progress.task)}
+        values = {**self.log.take(), **self.world.episode_metrics(self.progress.newest_task)}
         if not values:
             return {}
         lr = {} if self.learner.lr is None else {"lr": self.learner.lr}

@@ -21,6 +21,7 @@ from ..settings.construct import construct
 from ..settings.named import Named
 from ..settings.object_names import name_of
 from ..settings.plan import Plan
+from .argument_order import first_two, label_first
 from .infer import inferred
 from .loss_weights import with_weights
 from .model import Model
@@ -98,6 +99,12 @@ def _constructed(named: Named, world: TableWorld, model: Model) -> Loss:
         raise ConfigError(
             f"loss={name_of(made)} cannot be called. It must be a function of (output, label), or a module "
             "whose forward is."
+        )
+    names = first_two(made.forward if isinstance(made, nn.Module) else made)
+    if label_first(*names):
+        raise ConfigError(
+            f"loss={named.short_name} names the label first ({', '.join(names)}), and a loss is called with "
+            "(output, label). Exchange the two."
         )
     if isinstance(made, nn.Module):
         if learnt := [name for name, p in made.named_parameters() if p.requires_grad]:

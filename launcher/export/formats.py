@@ -94,11 +94,18 @@ def write_onnx(trained: Trained, file: Path) -> None:
         model.model.metadata_props.update(metadata(trained, prepared=graph.prepares))
         weights = sum(t.nbytes for t in graph.state_dict().values())
         model.save(file, external_data=weights > _HALF_OF_PROTOBUF)
-        onnx.checker.check_model(file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # Errors.
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        try:
+            onnx.checker.check_model(file)
+            session = onnxruntime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
+            )
+        except (
+            Exception
+        ) as error:  # Of their own kinds: onnxruntime lacks some operations in bfloat16.
+            raise _refused(trained, "onnx", error) from error
         _compare(graph, trained, "onnx", lambda inputs: _by_onnxruntime(session, graph, inputs))
 
 
@@ -144,7 +151,7 @@ def _refused(trained: Trained, format: str, error: Exception) -> ConfigError:
         if where is not None:
             reason += f" (in {where[3]}, {Path(where[1]).name} line {where[2]}: {where[4].strip()})"
     return ConfigError(
-        f"Cannot export {trained.name} with format={format}: {reason}. Its weights alone can be "
+        f"Cannot export {trained.name} with format={format}: {reason.rstrip('.')}. Its weights alone can be "
         "exported: format=safetensors."
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from ...envs.reading import Reading
 from ...replay import Space
 from ...replay.tree import slashed
 from ..inference.trained import Trained
@@ -14,7 +16,7 @@ from .graph import raw_dtype
 
 
 def metadata(trained: Trained, *, prepared: bool) -> dict[str, str]:
-    """Inputs, outputs and class names, by key; `inputs` and `classes` are JSON.
+    """What inputs and outputs mean, by key; `inputs`, `classes` and `columns` are JSON.
 
     Args:
         prepared: Whether the file prepares its inputs; otherwise `inputs` says how it is done.
@@ -32,8 +34,22 @@ def metadata(trained: Trained, *, prepared: bool) -> dict[str, str]:
         "inputs": json.dumps(inputs),
         "output": _output(spec.action, acts=acts),
     }
-    if trained.reading is not None and (classes := trained.reading.classes) is not None:
-        found["classes"] = json.dumps(list(classes), default=str)
+    return found if trained.reading is None else found | _read(trained.reading)
+
+
+def _read(reading: Reading) -> dict[str, str]:
+    """The names of the classes, and how the columns of a table became inputs, if there were any."""
+    found = {}
+    if reading.classes is not None:
+        found["classes"] = json.dumps(list(reading.classes), default=str)
+    if reading.columns is not None:
+        numbers, categories = (
+            [asdict(column) for column in columns]
+            for columns in (reading.columns.numbers, reading.columns.categories)
+        )
+        found["columns"] = json.dumps({"numbers": numbers, "categories": categories})
+    elif reading.headings is not None:
+        found["columns"] = json.dumps(list(reading.headings))
     return found
 
 
@@ -42,7 +58,7 @@ def _prepared(space: Space, trained: Trained) -> dict[str, Any]:
     return {
         "dtype": _word(raw_dtype(space)),
         **_form(space),
-        "meaning": "as the data had it; the graph prepares it by `preparation`",
+        "meaning": "the data's own values, in this shape; the graph prepares them by `preparation`",
         **_preparation(space, standardize=trained.plan.standardize),
     }
 

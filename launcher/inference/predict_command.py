@@ -27,12 +27,16 @@ def predict_command(words: list[str]) -> int:
             "Which inputs? A folder of pictures, a picture, a file (.npy, .npz, .csv, .parquet), or the "
             f"name of a data set. {USAGE}"
         )
+    (inputs,) = said.others
     out, task = Path(said.options.get("out", "predictions.csv")).expanduser(), said.task()
     if out.suffix.lower() not in _ENDINGS:
         raise ConfigError(f"out={out}: expected a name that ends in {', '.join(_ENDINGS)}.")
     if out.is_dir() or not out.absolute().parent.is_dir():
         what = "is a folder" if out.is_dir() else "is in a folder that does not exist"
         raise ConfigError(f"out={out} {what}.")
+    file = Path(inputs).expanduser()
+    if file.exists() and out.exists() and out.samefile(file):
+        raise ConfigError(f"out={out} would replace the inputs. Give another name.")
     if not said.trust:
         import_nothing_from(said.run)
     from .loading import load  # It imports torch, which typos must not wait for.
@@ -42,7 +46,7 @@ def predict_command(words: list[str]) -> int:
     # As after Ctrl-C, what is written so far must be removed.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        count = write_predictions(run.predictor("ml predict"), said.others[0], out, task=task)
+        count = write_predictions(run.predictor("ml predict"), inputs, out, task=task)
     finally:
         signal.signal(signal.SIGTERM, before)
     print(f"{count:,} predictions: {out}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from numbers import Integral
 from typing import Protocol
 
 import numpy as np
@@ -183,8 +184,11 @@ class Predictor:
     def check_task(self, task: int | None) -> None:
         """Raise ConfigError for a task that does not exist."""
         count = len(self.world.tasks)
-        if task is None or (0 <= task < count and count > 1):
+        if task is None:
+            return
+        whole = isinstance(task, Integral) and not isinstance(task, bool)
+        if whole and 0 <= task < count and count > 1:
             return
         if count == 1:
             raise ConfigError(f"task={task}: {self.world.name} is a single task. Leave task= out.")
-        raise ConfigError(f"task={task}: {self.world.name} has tasks 0 to {count - 1}.")
+        raise ConfigError(f"task={task!r}: {self.world.name} has tasks 0 to {count - 1}.")

@@ -18,7 +18,7 @@ from ..settings.imports import member
 from ..settings.plain_yaml import load as load_yaml
 from ..settings.schema import ALIASES, schema
 from ..settings.settings import Settings
-from ..settings.trust import known_object, may_be_imported
+from ..settings.trust import known_object, may_be_imported, saved_argument
 from .run_directory import find_run
 
 # Where the classes of other settings come from; those of the rest, `known_object` knows.
@@ -48,21 +48,76 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
     asked = state.get("given")
     if asked is None:  # Not saved yet: what is not the default was asked for.
         asked = [key for key, value in saved.items() if value not in (None, values.get(key))]
-    names = [word.partition("=")[0].lstrip("+").split(".") for word in words]
+    names = [_path_of(word) for word in words]
     for key, value in saved.items():
-        if key in values and [key] not in [
-            [ALIASES.get(name[0], name[0]), *name[1:]] for name in names
-        ]:
-            # Sub-keys alone (`optim.lr=1e-3`) leave the rest as it was.
+        if key in values:
             parts = [name[1] for name in names if name[0] == key and name[1:]]
-            values[key] = value
-            if parts:
-                values[key] = {**value, **{part: given.values[key][part] for part in parts}}
+            values[key] = _laid_over(value, given.values[key], whole=[key] in names, parts=parts)
     values["path"] = str(path.absolute())
     settings = Settings(values, given={*asked, *given.given, "path"} & values.keys())
+    objects = frozenset(state.get("objects", ()))
+    gone = _find_arguments(settings, given, objects, trust=trust)
     if not trust:
-        _check(path, settings, given, words, frozenset(state.get("objects", ())))
+        _check(path, settings, given, words, objects)
+    if gone:
+        raise _gone(path, gone)
     return settings
+
+
+def _path_of(word: str) -> list[str]:
+    """The setting that a word sets, and the sub-keys: `["optim", "lr"]`."""
+    first, *rest = word.partition("=")[0].lstrip("+").split(".")
+    return [ALIASES.get(first, first), *rest]
+
+
+def _laid_over(saved: Any, given: Any, *, whole: bool, parts: list[str]) -> Any:
+    """A saved setting, overridden by the words.
+
+    Sub-keys alone (`optim.lr=1e-3`) leave the rest as it was. So does the name of the saved class, which
+    words have to repeat for code that is not imported from a directory; another class has its own arguments.
+
+    Args:
+        whole: Whether a word sets the setting itself.
+        parts: The sub-keys that words set.
+    """
+    target, arguments = split_target(saved)
+    if whole:
+        named, own = split_target(given)
+        if not arguments or _last(named) != _last(target):
+            return given
+        return {"_target_": named, **arguments, **own}
+    if not parts:
+        return saved
+    named = {} if target is None else {"_target_": target}
+    return {**named, **arguments, **{part: given[part] for part in parts}}
+
+
+def _last(name: object) -> str:
+    return str(name).replace(":", ".").rpartition(".")[2]
+
+
+def _find_arguments(
+    settings: Settings, given: Settings, objects: frozenset[str], *, trust: bool
+) -> list[str]:
+    """Look up the saved arguments that were Python objects, such as `model.act`; returns those not found."""
+    gone = []
+    for path in sorted(objects):
+        key, _, argument = path.partition(".")
+        value = split_target(settings.values.get(key))[1].get(argument)
+        if not argument or value is None or argument in split_target(given.values.get(key))[1]:
+            continue
+        if (found := saved_argument(str(value), trust=trust)) is None:
+            gone.append(f"{path} ({value})")
+        else:
+            settings.live[path] = found
+    return gone
+
+
+def _gone(path: Path, gone: list[str]) -> ConfigError:
+    return ConfigError(
+        f"The run in {path} was given Python objects, which its directory does not hold: "
+        f"{', '.join(gone)}. Continue it in Python: ml(..., resume=True) with the same arguments."
+    )
 
 
 def _saved(path: Path) -> dict[str, Any]:
@@ -122,21 +177,22 @@ def _check(
     gone, unnamed = [], []
     for key, setting in schema().items():
         value = settings.values.get(key)
-        named = key in given.given and split_target(given.values[key])[0] is not None
-        if not setting.names_object or value is None or named:
+        if not setting.names_object or value is None:
+            continue
+        said, own = split_target(given.values[key] if key in given.given else None)
+        if said is not None:
+            kept = split_target(value)[1]
+            unnamed += [f"{key}.{a}={v}" for a, v in kept.items() if a not in own and not _plain(v)]
             continue
         for item in value if isinstance(value, list) else [value]:
             target, arguments = split_target(item)
             name = str(target)
-            if " of " in name or any(o == key or o.startswith(f"{key}.") for o in objects & {key}):
+            if " of " in name or key in objects:
                 gone.append(f"{key} ({name})")
             elif not _known(name, key) or not _plain(arguments):
                 unnamed.append(f"{key}={name}")
     if gone:
-        raise ConfigError(
-            f"The run in {path} was given Python objects, which its directory does not hold: "
-            f"{', '.join(gone)}. Continue it in Python: ml(..., resume=True) with the same arguments."
-        )
+        raise _gone(path, gone)
     if unnamed:
         again = shlex.join(["ml", "resume", str(path), *words, *unnamed])
         raise ConfigError(

@@ -12,12 +12,11 @@ from typing import Any
 from ...envs.sources import folder_of, on_hub, table_file_of
 from ...replay import ConfigError
 from ..settings.dotted import split_target
-from ..settings.names import resolve
 from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import Plan, make_plan
 from ..settings.schema import PARTS, schema
 from ..settings.settings import Settings
-from ..settings.trust import known_argument, known_arguments, known_object
+from ..settings.trust import known_arguments, known_object, saved_argument
 
 MODULES = ("model", *PARTS)
 """Settings that say what the model is made of."""
@@ -120,7 +119,7 @@ class SavedSettings:
             if argument == "_target_" or argument in said or path in settings.live:
                 continue
             if path in self._objects:
-                settings.live[path] = self._argument(str(item))
+                settings.live[path] = saved_argument(str(item), trust=self._trust)
                 if settings.live[path] is None:
                     raise ConfigError(
                         f"{path} was a Python object in the run in {self._path}, {item}. Pass it again, as "
@@ -128,15 +127,6 @@ class SavedSettings:
                     )
             elif not self._trust:
                 value[argument] = known_arguments(item, refused)
-
-    def _argument(self, name: str) -> Any:
-        """A constructor's argument, from the name that was recorded for it, or None."""
-        if (found := known_argument(name)) is not None or not self._trust:
-            return found
-        try:
-            return resolve(name, "model")
-        except ConfigError:
-            return None
 
     def _said(self, key: str) -> bool:
         """Whether the user names the object of a setting."""

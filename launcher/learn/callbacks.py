@@ -9,11 +9,11 @@ from typing import Any
 
 from ...agents.traits import hook
 from ...replay import CheckpointError, ConfigError, Spec
-from ...replay.suggestions import did_you_mean
 from ..assembly.infer import inferred
 from ..record.checkpoint import copied
 from ..settings.named import Named
 from ..settings.object_names import class_name
+from .hooks import distance, mistaken_methods
 
 HOOKS = ("on_begin", "on_step", "on_evaluation", "on_task", "on_end")
 STOP = "stop"
@@ -103,7 +103,7 @@ class Callbacks:
                 raise ConfigError(
                     f'{who} returned {returned!r:.40}. Return "{STOP}" to end the run, or nothing.'
                 )
-            if self.stopping is None and name != "on_end":
+            if self.stopping is None:
                 self.stopping = who
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,16 +201,10 @@ def _mistaken(name: str, made: object) -> Iterable[str]:
         )
         return
     has = [method for method in HOOKS if hook(made, method) is not None]
-    found = False
-    for method in dir(made):
-        if method in HOOKS or method.startswith("_"):
-            continue
-        if isinstance(inspect.getattr_static(made, method, None), property):
-            continue  # Reading a property may have side effects.
-        if (meant := _meant(method)) is not None and hook(made, method) is not None:
-            found = True
-            yield f"callbacks={name} has a method `{method}`, which is never called. {meant}"
-    if not has and not found:
+    mistaken = dict(mistaken_methods(made, HOOKS, _meant))
+    for method, meant in mistaken.items():
+        yield f"callbacks={name} has a method `{method}`, which is never called. {meant}"
+    if not has and not mistaken:
         yield f"callbacks={name} has none of the methods {', '.join(HOOKS)}."
     for method in has:
         yield from _not_callable(name, method, hook(made, method))
@@ -226,25 +220,18 @@ def _meant(method: str) -> str | None:
     """What to write instead of a method that looks like a hook; None if it does not look like one."""
     if not method.startswith(("on_", "before_", "after_")):
         return None
-    if near := did_you_mean(method, HOOKS if method.startswith("on_") else ()):
-        close = re.findall(r"`(\w+)`", near)[0]
-        if _alike(method, close):
-            return f"Did you mean `{close}(self, run)`?"
-    for pattern, ours in _ELSEWHERE if method.startswith("on_") else _AVALANCHE:
-        if re.fullmatch(pattern, method):
-            more = ""
-            if "epoch" in method:
-                more = ", by default once an epoch; run.epoch counts them"
-            return f"The nearest here is `{ours}(self, run)`{more}."
+    others = _ELSEWHERE if method.startswith("on_") else _AVALANCHE
+    ours = next((ours for pattern, ours in others if re.fullmatch(pattern, method)), None)
+    near = [known for known in HOOKS if distance(method, known) <= (3 if len(known) > 8 else 1)]
+    if near and ours in (
+        None,
+        near[0],
+    ):  # `on_stop` is one letter from `on_step`, and means the end.
+        return f"Did you mean `{near[0]}(self, run)`?"
+    if ours is not None:
+        more = ", by default once an epoch; run.epoch counts them" if "epoch" in method else ""
+        return f"The nearest here is `{ours}(self, run)`{more}."
     return f"Hooks are {', '.join(HOOKS)}." if method.startswith("on_") else None
-
-
-def _alike(word: str, known: str) -> bool:
-    """Whether a word is a misspelling: the same letters but for two, or a plural."""
-    short, long = sorted((word, known), key=len)
-    return (
-        len(long) - len(short) <= 2 and sum(a != b for a, b in zip(short, long, strict=False)) <= 4
-    )
 
 
 def _not_callable(name: str, method: str, found: Any) -> Iterable[str]:

@@ -25,7 +25,7 @@ from .learner import Learner
 from .outputs import Outputs, measure, outputs_of, parts_of
 from .own_evaluation import OwnEvaluation
 from .own_metrics import OwnMetrics
-from .pixels import PixelScores
+from .pixel_scores import PixelScores
 
 _TRIED = 64  # Rows on which metrics are tried: enough to hold several classes.
 

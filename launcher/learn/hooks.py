@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from ...agents.continual.strategy import Strategy
@@ -95,16 +95,29 @@ def mistaken(name: str, strategy: object) -> Iterable[str]:
     Args:
         name: The strategy's name in errors.
     """
-    for method in dir(strategy):
-        if method in _KNOWN or method.startswith("_"):
-            continue
-        if isinstance(inspect.getattr_static(strategy, method, None), property):
-            continue  # Reading a property may have side effects.
-        if (meant := _meant(method)) is not None and hook(strategy, method) is not None:
-            yield f"strategy={name} has a method `{method}`, {meant}"
+    for method, meant in mistaken_methods(strategy, _KNOWN, _meant):
+        yield f"strategy={name} has a method `{method}`, {meant}"
     for method, arguments in (HOOKS | _STATE).items():
         if (found := hook(strategy, method)) is not None:
             yield from _not_callable(name, method, found, arguments)
+
+
+def mistaken_methods(
+    owner: object, known: Collection[str], meant: Callable[[str], str | None]
+) -> Iterator[tuple[str, str]]:
+    """The public methods of an object that look like hooks and are none, each with what to say about it.
+
+    Args:
+        known: The methods that are called.
+        meant: What to say about a name; None: it does not look like a hook.
+    """
+    for method in dir(owner):
+        if method in known or method.startswith("_"):
+            continue
+        if isinstance(inspect.getattr_static(owner, method, None), property):
+            continue  # Reading a property may have side effects.
+        if (message := meant(method)) is not None and hook(owner, method) is not None:
+            yield method, message
 
 
 def signature_of(name: str) -> str:
@@ -142,12 +155,12 @@ def _misspelt(method: str) -> list[str]:
         return [plain[word]]
     close = nearest(word, plain, count=1)
     # A smaller distance than usual: the user's own names come from the same vocabulary, such as `product`.
-    if not close or _distance(word, close[0]) > (2 if len(close[0]) > 8 else 1):
+    if not close or distance(word, close[0]) > (2 if len(close[0]) > 8 else 1):
         return []
     return [plain[close[0]]]
 
 
-def _distance(a: str, b: str) -> int:
+def distance(a: str, b: str) -> int:
     """The number of letters to insert, delete or replace (Levenshtein, 1966)."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,14 +18,12 @@ from torch import Tensor, nn
 from ...agents.traits import hook
 from ...replay import ConfigError, Spec
 from ...replay.spec import TargetKind
+from ..assembly.argument_order import first_two, label_first
 from ..settings.construct import unknown_arguments
 from ..settings.metric_names import snake
 from ..settings.named import Named
 from ..settings.object_names import name_of
 
-_LABELS = {"label", "labels", "target", "targets", "y", "y_true", "true", "truth", "gt"}
-_OUTPUTS = {"output", "outputs", "pred", "preds", "prediction", "predictions", "y_pred", "y_hat"}
-_OUTPUTS |= {"logits", "score", "scores", "prob", "probs", "y_score", "y_prob", "y_proba"}
 _PROBABILITIES = {"y_score", "y_prob", "y_proba"}  # scikit-learn's names for them.
 # Of torchmetrics' classes for values, those whose default refuses several columns.
 _ONE_COLUMN = ("PearsonCorrCoef", "SpearmanCorrCoef", "ConcordanceCorrCoef", "KendallRankCorrCoef")
@@ -104,10 +103,10 @@ class Subject:
                 f"metrics={name}: {name}{signature} cannot be called ({error}). Write "
                 f"{name}(output, label), with the outputs and labels of all held-out rows."
             ) from None
-        named = [*signature.parameters, "", ""][:2]
-        call, wants = function, named[0]
-        if _reversed(*named):
-            call, wants = _swapped(function), named[1]
+        first, second = first_two(function)
+        call, wants = function, first
+        if label_first(first, second):
+            call, wants = _swapped(function), second
         if _home(function) == "sklearn":
             return functools.partial(_in_numpy, call, wants=wants, subject=self)
         if _home(function) == "torchmetrics":
@@ -205,13 +204,16 @@ def _of_values(metric: Any, output: Tensor, label: Tensor) -> object:
 def _of_probabilities(metric: Any, output: Tensor, label: Tensor, *, kind: str) -> object:
     """A metric of torchmetrics for classes, of the outputs' probabilities."""
     metric, label = metric.cpu(), label.long()
+    counted = label[label != vars(metric).get("ignore_index")]
+    if kind != "multilabel" and _compares_classes(metric) and len(counted.unique()) < 2:
+        return math.nan  # torchmetrics returns 0, as for the worst ranking.
     by_class = kind == "multiclass" and _is_ranked(metric)
     if by_class:
         metric.average = "none"
     with warnings.catch_warnings():
-        # On classes without rows: they are left out of the mean below.
-        warnings.filterwarnings("ignore", message="No (positive|negative) samples")
-        warnings.filterwarnings("ignore", message="Average precision score for one or more classes")
+        if by_class:  # On classes without rows: they are left out of the mean below.
+            for message in ("No (positive|negative) samples", "Average precision score for one"):
+                warnings.filterwarnings("ignore", message=message)
         value: Any = _update(metric, probabilities(output, kind), label)
     if by_class:
         present = label.unique()
@@ -224,6 +226,11 @@ def _is_ranked(metric: Any) -> bool:
     class without rows. One task of a sequence has rows of its own classes only."""
     names = {kind.__name__ for kind in type(metric).__mro__}
     return "MulticlassPrecisionRecallCurve" in names and vars(metric).get("average") == "macro"
+
+
+def _compares_classes(metric: Any) -> bool:
+    """Whether a metric is the area under an ROC curve, which rows of one class alone do not have."""
+    return any(kind.__name__.endswith("AUROC") for kind in type(metric).__mro__)
 
 
 def probabilities(output: Tensor, kind: str) -> Tensor:
@@ -327,8 +334,3 @@ def _parameters(target: object) -> dict[str, inspect.Parameter]:
 
 def _swapped(function: Callable[..., object]) -> Callable[[object, object], object]:
     return lambda output, label: function(label, output)
-
-
-def _reversed(first: str, second: str) -> bool:
-    """Whether a function names the label first, as scikit-learn's do."""
-    return (first in _LABELS or second in _OUTPUTS) and not (first in _OUTPUTS or second in _LABELS)

@@ -16,7 +16,7 @@ from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics import metrics_of
 from .learner import Learner
-from .pixels import PixelScores
+from .pixel_scores import PixelScores
 from .predicting import predicted
 
 

@@ -12,11 +12,10 @@ from ...agents.traits import hook
 from ...envs.held_out import HeldOut
 from ...replay import Batch, ConfigError
 from ...replay.batch import describe
-from ..metrics import METRICS
+from ..metrics import METRICS, PLACES
 from ..settings.frames import user_frame
 from ..settings.warn import warn_caller
 
-PLACES = ("mode", "step", "epoch", "task")  # Columns of eval.csv that are not metrics.
 _OTHERS = {"validation_step": "Lightning", "test_step": "Lightning or Keras"}
 _OF_RUNS = {metric.name for metric in METRICS if metric.of in ("tasks", "episodes")}
 
@@ -115,6 +114,10 @@ class OwnEvaluation:
             raise ConfigError(
                 f"{self.name} returned {_described(value)} as `{key}`; return a number."
             ) from None
+        if values.is_complex():
+            raise ConfigError(
+                f"{self.name} returned a complex number as `{key}`; return a real one."
+            )
         if values.numel() != 1 and values.shape != (size,):
             raise ConfigError(
                 f"{self.name} returned values {list(values.shape)} as `{key}`; return a number, or one for "

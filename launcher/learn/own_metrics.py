@@ -13,17 +13,15 @@ from torch import Tensor
 
 from ...agents.traits import hook
 from ...replay import ConfigError, Spec
-from ..metrics import METRICS, Metric, better
+from ..metrics import METRICS, PLACES, Metric, better
 from ..settings.frames import user_frame
 from ..settings.named import Named
 from ..settings.object_names import class_name
 from ..settings.warn import warn_caller
 from .metric_arguments import Subject, build_metric, column_of, members, without_arguments
 from .outputs import Outputs
-from .own_evaluation import PLACES
 
 Better = Literal["more", "less"] | None
-
 
 Measure = Callable[[Tensor, Tensor], object]
 """Computes a metric from outputs and labels, in whatever form its library returns it."""

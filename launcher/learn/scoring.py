@@ -23,7 +23,6 @@ class Scoring:
         replay: Holds the rows that are learnt from; evaluations leave it unchanged.
         schedule: Decides whether a task may end early, and with its best weights.
         progress: Position of the run; receives score matrices, newest metrics and best weights.
-
         watched: The metric that early stopping follows; None: the loss, or the return.
 
     Attributes:
@@ -116,13 +115,12 @@ class Scoring:
         if self.evaluate.off:
             return {}
         progress, tasks = self.progress, len(self.world.tasks)
-        before, seen = progress.metrics, max(1, progress.task + progress.begun)
+        before, seen = progress.metrics, progress.newest_task + 1
         scores = self.evaluate(range(seen), step=progress.step, whole=True)
         more = {}
         if tasks > 1 and not progress.begun and progress.matrix:
             more = self.transfer(returns="return" in scores[0])
         row = self._row(scores, more=more)
-        row["task"] = seen - 1
         return {} if progress.metrics == before else row
 
     def transfer(self, *, returns: bool) -> dict[str, float]:

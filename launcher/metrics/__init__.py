@@ -12,6 +12,9 @@ from functools import cached_property
 from importlib import import_module
 from typing import Literal
 
+PLACES = ("mode", "step", "epoch", "task")
+"""Columns of train.csv and eval.csv that say where a row was measured, not what."""
+
 Subject = Literal["classes", "logits", "told", "labels", "pixels", "values", "episodes", "tasks"]
 """What a metric is computed from:
 

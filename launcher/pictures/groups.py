@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..metrics import METRICS, score_names
+from ..metrics import METRICS, PLACES, score_names
 from ..settings.plain_yaml import Loader
 from ..settings.schema import that_count
-from .style import PLACES, Curve, series
+from .style import Curve, series
 
 Groups = dict[Path, list[Path]]
 """Runs by the folder they are in: one experiment, model and data set; one run per seed.

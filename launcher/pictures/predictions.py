@@ -23,7 +23,7 @@ class Mistake:
     """A wrong prediction.
 
     Attributes:
-        confidence: Probability of the predicted class, in [0, 1]; NaN without logits.
+        confidence: Probability of the predicted class, in [0, 1].
         image: float32 `[H, W, 1 or 3]` in [0, 1].
     """
 
@@ -129,10 +129,8 @@ class LabelPredictions:
     """Counts several labels at once.
 
     Args:
-        names: `[K]`, the labels' names; None: their numbers.
-
-    Attributes:
-        support, predicted, hits: int64 `[K]`: rows with each label, rows predicted to have it, and both.
+        n: Number of labels, K.
+        names: `[K]`, their names; None: their numbers.
     """
 
     def __init__(self, n: int, names: Sequence[str] | None = None):
@@ -141,8 +139,9 @@ class LabelPredictions:
     def add(self, output: np.ndarray, label: np.ndarray, images: Images) -> None:
         """Count logits float `[N, K]` and labels `[N, K]` of one task."""
         chosen, label = output > 0, label > 0
-        for name, found in (("support", label), ("predicted", chosen), ("hits", chosen & label)):
-            vars(self._classes)[name] += found.sum(0)
+        self._classes.support += label.sum(0)
+        self._classes.predicted += chosen.sum(0)
+        self._classes.hits += (chosen & label).sum(0)
 
     def table(self) -> list[dict[str, str | float | int]]:
         """Precision, recall, f1 and support of each label."""
@@ -150,29 +149,38 @@ class LabelPredictions:
 
 
 class ValuePredictions:
-    """Keeps predicted values beside the true ones, at most 4,000 rows.
+    """Keeps predicted values beside the true ones: at most 4,000 rows of the first 6 columns.
 
     Attributes:
-        output, label: float64 `[N, columns]`.
-        names: Names of the columns, or none.
+        output, label: float64 `[N, k]`, of the columns that are kept.
+        columns: How many columns there are.
+        names: Names of the columns, or None.
     """
 
     def __init__(self, names: Sequence[str] | None = None):
         self.names = names
+        self.columns = 0
         self.output, self.label = np.zeros((0, 1)), np.zeros((0, 1))
 
     def add(self, output: np.ndarray, label: np.ndarray, images: Images) -> None:
         """Keep rows of one task, evenly spread over them."""
-        output, label = (part.reshape(len(part), -1)[:, :_MOST_COLUMNS] for part in (output, label))
+        if not len(output):
+            return
+        output, label = (part.reshape(len(part), -1) for part in (output, label))
+        self.columns = output.shape[1]
         kept = np.unique(np.linspace(0, len(output) - 1, _MOST_POINTS, dtype=np.int64))
-        parts = {"output": output[kept], "label": label[kept]} if len(output) else {}
-        for name, part in parts.items():
-            before = vars(self)[name]
-            joined = np.concatenate([before, part.astype(np.float64)]) if len(before) else part
-            vars(self)[name] = joined[:: math.ceil(len(joined) / _MOST_POINTS)].astype(np.float64)
+        self.output = _joined(self.output, output[kept, :_MOST_COLUMNS])
+        self.label = _joined(self.label, label[kept, :_MOST_COLUMNS])
 
 
 Predictions = ClassPredictions | LabelPredictions | ValuePredictions
+
+
+def _joined(before: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Both, float64 `[N, k]`, thinned to `_MOST_POINTS` rows."""
+    rows = rows.astype(np.float64)
+    joined = np.concatenate([before, rows]) if len(before) else rows
+    return joined[:: math.ceil(len(joined) / _MOST_POINTS)]
 
 
 def _probability(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .predictions import ClassPredictions, Mistake, Predictions, ValuePredictions
 from .style import COLOURS, GREY, context, panels, save, title_above
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _MOST_NUMBERS = 20  # Classes up to which the matrix has room for numbers.
 _MOST_NAMES = 40  # Classes up to which each has a label.
@@ -39,12 +44,13 @@ def draw_results(folder: Path, found: Predictions, *, title: str = "") -> None:
         _write_table(folder / "classes.csv", found.table())
         if not isinstance(found, ClassPredictions):
             return
+        names = short_names(found.names)
         if found.counts is not None and found.n > 1:
-            _draw_confusion(folder / "confusion_matrix", found.counts, found.names, title)
+            _draw_confusion(folder / "confusion_matrix", found.counts, names, title)
         if found.mistakes:
-            _draw_mistakes(folder / "mistakes.png", found.mistakes, found.names, title)
+            _draw_mistakes(folder / "mistakes.png", found.mistakes, names, title)
         if (scores := found.scores) is not None and 0 < scores[1].sum() < len(scores[1]):
-            _draw_ranking(folder / "roc", *scores, found.names[1], title)
+            _draw_ranking(folder / "roc", *scores, names[1], title)
 
 
 def _write_table(path: Path, rows: list[dict[str, str | float | int]]) -> None:
@@ -78,7 +84,7 @@ def _draw_confusion(stem: Path, counts: np.ndarray, names: Sequence[str], title:
             )
             text.set_in_layout(False)  # Measuring hundreds of them would take seconds.
     every = -(-n // _MOST_NAMES)
-    labels = [_shortened(names[i]) for i in range(0, n, every)]
+    labels = names[::every]
     size = 8 if n <= 25 else 6
     upright = max(map(len, labels)) > 3
     ax.set_xticks(range(0, n, every), labels=labels, rotation=90 if upright else 0, fontsize=size)
@@ -98,16 +104,13 @@ def _draw_confusion(stem: Path, counts: np.ndarray, names: Sequence[str], title:
     save(figure, stem)
 
 
-def _list_pairs(ax: object, counts: np.ndarray, names: Sequence[str]) -> None:
+def _list_pairs(ax: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
     """Write the most frequent confusions as text, where a matrix has no room for numbers."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(ax, Axes)
     ax.axis("off")
     wrong = counts * ~np.eye(len(counts), dtype=bool)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_PAIRS]
     lines = [
-        f"{wrong[i, j]:>6,}  {_shortened(names[i])} \N{RIGHTWARDS ARROW} {_shortened(names[j])}"
+        f"{wrong[i, j]:>6,}  {names[i]} \N{RIGHTWARDS ARROW} {names[j]}"
         for i, j in (divmod(int(place), len(counts)) for place in order)
         if wrong[i, j]
     ]
@@ -123,19 +126,24 @@ def _draw_mistakes(path: Path, mistakes: list[Mistake], names: Sequence[str], ti
     columns = min(_MISTAKES_PER_ROW, max(3, len(mistakes)))
     rows = -(-len(mistakes) // columns)
     height, width, _ = mistakes[0].image.shape
-    above, gap = 0.32 * height, max(1, round(0.06 * width))
-    tall, wide = height + round(above), width + gap
+    side = max(height, width)  # Of a cell: narrow and flat images need room for their text too.
+    above, gap = 0.32 * side, max(1, round(0.06 * side))
+    tall, wide = height + round(above), side + gap
     # One image of all: as many axes as mistakes would take a second to lay out.
     canvas = np.ones((rows * tall, columns * wide, 3), np.float32)
-    side = 1.3 * columns
-    figure = Figure(figsize=(side, side * canvas.shape[0] / canvas.shape[1]), layout="constrained")
+    across = 1.3 * columns
+    shape = (across, across * canvas.shape[0] / canvas.shape[1])
+    figure = Figure(figsize=shape, layout="constrained")
     ax = figure.add_subplot()
     for number, mistake in enumerate(mistakes):
-        top, left = number // columns * tall + tall - height, number % columns * wide
+        top, left = (
+            number // columns * tall + tall - height,
+            number % columns * wide + (side - width) // 2,
+        )
         canvas[top : top + height, left : left + width] = mistake.image
-        true, predicted = (_shortened(names[i]) for i in (mistake.label, mistake.predicted))
+        true, predicted = names[mistake.label], names[mistake.predicted]
         text = f"true: {true}\npred.: {predicted} ({mistake.confidence:.2f})"
-        place = (left + width / 2 - 0.5, top - 0.5 - 0.04 * height)
+        place = (left + width / 2 - 0.5, top - 0.5 - 0.04 * side)
         ax.text(*place, text, fontsize=6, ha="center", va="bottom").set_in_layout(False)
     ax.imshow(canvas, interpolation="nearest")
     ax.set_axis_off()
@@ -162,7 +170,7 @@ def _draw_ranking(stem: Path, scores: np.ndarray, label: np.ndarray, name: str, 
     for ax in (roc, pr):
         ax.set_xlim(-0.02, 1.02)
         ax.set_ylim(-0.02, 1.05)
-    title_above(figure, f"Class {_shortened(name)}", title)
+    title_above(figure, f"Class {name}", title)
     save(figure, stem)
 
 
@@ -204,8 +212,24 @@ def _draw_values(stem: Path, found: ValuePredictions, title: str) -> None:
         named = f" {found.names[i]}" if found.names else f" column {i}" if columns > 1 else ""
         ax.set_xlabel(f"true{named}")
         ax.set_ylabel("predicted")
-    title_above(figure, "Predicted against true values", title)
+    left_out = f" ({columns} of {found.columns} columns)" if found.columns > columns else ""
+    title_above(figure, f"Predicted against true values{left_out}", title)
     save(figure, stem)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names with room in a picture; those that would look the same begin with their class's number.
+
+    >>> short_names(["cat", "tomato leaf, early blight", "tomato leaf, early mould"])
+    ['cat', '1: tomato leaf,...', '2: tomato leaf,...']
+    """
+    lines = [" ".join(name.split()) for name in names]
+    short = [_shortened(line) for line in lines]
+    count = Counter(short)
+    return [
+        form if count[form] == 1 else _shortened(f"{i}: {line}")
+        for i, (form, line) in enumerate(zip(short, lines, strict=True))
+    ]
 
 
 def _shortened(name: str) -> str:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values, both float64 `[points]`."""
 
-PLACES = ("mode", "step", "epoch", "task")  # Columns that say where, not how well.
 FORMATS = ("png", "svg", "pdf")
 
 # Distinguishable with any kind of colour vision. Source: Okabe & Ito (2008), without their yellow.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import relpath
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ...envs.arrow import table_suffix
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
 from ..metrics import better
@@ -26,10 +28,11 @@ from .statistics import Summary, summarize
 from .style import number
 
 Settings = dict[str, Any]
-"""Settings by dotted name, with the short names of objects: `{"optim": "SGD", "optim.lr": 0.1}`."""
+"""Settings by dotted name, with the names of objects: `{"optim": "torch.optim.sgd.SGD", "optim.lr": 0.1}`."""
 
 _DATA = ("dataset", "env", "test_dataset")  # The label of the data says these already.
-_DOTTED = re.compile(r"[\w./]+[.:][A-Za-z_]\w*")  # The name of a class or function.
+_NAME = re.compile(r"[\w./:-]+")  # A name within a text, such as a list's.
+_DOTTED = re.compile(r"(?:.+:|[\w.]+\.)([A-Za-z_]\w*)")  # The name of a class or function.
 _LISTED = 5  # Runs that a note names.
 
 
@@ -42,8 +45,7 @@ class RunFound:
         data: The label of its data: `Digits, tasks=5`.
         metric: The metric that it is ranked by.
         value: The last value of that metric.
-        settings: Its settings, but those that change no result.
-        seed: Its seed, as config.yaml has it.
+        settings: Its settings.
         status: As in status.json; empty if it cannot be read.
     """
 
@@ -52,7 +54,6 @@ class RunFound:
     metric: str
     value: float
     settings: Settings
-    seed: object
     status: str
 
 
@@ -100,7 +101,8 @@ def table(
     Args:
         *folders: Where to look; none: `runs`.
         metric: A column of eval.csv, or `train/` and one of train.csv; None: each run's score.
-        by: The settings that rows are told apart by; None: all that differ, without the seed.
+        by: The settings that rows are told apart by; None: all that differ and change results, without the
+            seed.
 
     Returns:
         For each row `rank`, `data`, the settings, `metric`, `n`, `mean`, `stddev`, `iqm`, `low` and `high`
@@ -141,6 +143,7 @@ def build_table(folders: list[Path], *, metric: str | None, by: Sequence[str] | 
             f"No run below {_named(folders)} has recorded {metric or 'any metric'}.{near} There are: "
             f"{', '.join(known) or 'none'}."
         )
+    _shorten_names(runs)
     differing = _differing(runs)
     columns = _asked(by, runs) if by is not None else differing
     rows: dict[tuple[Any, ...], list[RunFound]] = {}
@@ -194,12 +197,10 @@ def _runs(groups: Groups, metric: str | None, notes: list[str]) -> list[RunFound
                 without.append(relpath(run))
                 continue
             (name,) = chosen
-            seed = settings.pop("seed", None)
             # The folder may have any name (`path=`); what follows it says the conditions.
             source = settings.get("dataset") or settings.get("env") or group.name
             data = ", ".join([str(source), *group.name.split(", ")[1:]])
-            left = {key: value for key, value in settings.items() if _counts(key)}
-            found.append(RunFound(run, data, name, _last(run, name), left, seed, _status(run)))
+            found.append(RunFound(run, data, name, _last(run, name), settings, _status(run)))
     if without:
         notes.append(f"Left out, without {metric or 'any metric'}: {_listed(without)}.")
     return found
@@ -226,33 +227,57 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Settings:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             if "_target_" in value:
-                flat[name] = _short(value["_target_"])
+                flat[name] = value["_target_"]
             flat |= _flat({k: v for k, v in value.items() if k != "_target_"}, f"{name}.")
         elif isinstance(value, list):
             flat[name] = "+".join(_item(item) for item in value)
         else:
-            flat[name] = _short(value) if isinstance(value, str) else value
+            flat[name] = value
     return flat
 
 
 def _item(item: object) -> str:
     """An item of a list: a strategy, a width."""
     if not isinstance(item, Mapping):
-        return _short(item)
+        return str(item)
     arguments = [f"{key}={value}" for key, value in item.items() if key != "_target_"]
-    return _short(item.get("_target_")) + (f"({', '.join(arguments)})" if arguments else "")
+    return str(item.get("_target_")) + (f"({', '.join(arguments)})" if arguments else "")
 
 
-def _short(value: object) -> str:
-    """`SGD` of `torch.optim.sgd.SGD`, `Model` of `model.py:Model`; anything else as it is."""
-    text = str(value)
-    return re.split(r"[.:]", text)[-1] if _DOTTED.fullmatch(text) else text
+def _shorten_names(runs: list[RunFound]) -> None:
+    """Shorten the names in the settings and the data, except where two would become the same."""
+    for key in dict.fromkeys(key for run in runs for key in run.settings):
+        short = _short_forms(run.settings.get(key) for run in runs)
+        for run in runs:
+            if (value := run.settings.get(key)) in short:
+                run.settings[key] = short[value]
+    short = _short_forms(run.data for run in runs)
+    for run in runs:
+        run.data = short[run.data]
+
+
+def _short_forms(values: Iterable[object]) -> dict[object, str]:
+    """The short form of each text; the text itself where another has the same short form.
+
+    >>> list(_short_forms(["torch.optim.sgd.SGD", "a.py:Net", "b.py:Net", "one.csv", 0.1]).values())
+    ['SGD', 'a.py:Net', 'b.py:Net', 'one.csv']
+    """
+    texts = dict.fromkeys(value for value in values if isinstance(value, str))
+    short = {text: _NAME.sub(lambda found: _short(found[0]), text) for text in texts}
+    count = Counter(short.values())
+    return {text: form if count[form] == 1 else text for text, form in short.items()}
+
+
+def _short(name: str) -> str:
+    """`SGD` of `torch.optim.sgd.SGD`, `Model` of `model.py:Model`; a file or anything else as it is."""
+    dotted = None if table_suffix(name) else _DOTTED.fullmatch(name)
+    return dotted[1] if dotted else name
 
 
 def _counts(key: str) -> bool:
-    """Whether a setting may tell rows apart."""
+    """Whether a setting tells rows apart unasked: it changes results, and is not the seed."""
     root = key.partition(".")[0]
-    return root not in _DATA and root not in that_count("incidental", "circumstances")
+    return root not in (*_DATA, "seed") and root not in that_count("incidental", "circumstances")
 
 
 def _differing(runs: list[RunFound]) -> list[str]:
@@ -262,7 +287,9 @@ def _differing(runs: list[RunFound]) -> list[str]:
     differ = [
         key
         for key in keys
-        if key not in told and len({_key(run.settings.get(key)) for run in runs}) > 1
+        if _counts(key)
+        and key not in told
+        and len({_key(run.settings.get(key)) for run in runs}) > 1
     ]
     # `lr` and `optim.lr` are one setting.
     return [
@@ -326,7 +353,11 @@ def _notes(rows: list[Row], differing: list[str], columns: list[str]) -> list[st
     ]
     if mixed:
         notes.append(f"Runs of one row differ in more than their seed: {', '.join(mixed)}.")
-    twice = [row for row in rows if len({_key(run.seed) for run in row.runs}) < len(row.runs)]
+    twice = [
+        row
+        for row in rows
+        if len({_key(run.settings.get("seed")) for run in row.runs}) < len(row.runs)
+    ]
     if twice and not mixed:
         paths = [relpath(run.path) for run in twice[0].runs]
         notes.append(f"Runs of one row have the same seed: {_listed(paths)}.")

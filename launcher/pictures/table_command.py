@@ -28,13 +28,15 @@ def table_command(words: list[str]) -> None:
     mistakes: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
-        if key in _OPTIONS and value:
+        if key in _OPTIONS and equals:
             given[key] = value
+            if not value:
+                mistakes.append(f"`{word}` has no value.")
         elif Path(word).is_dir() or not equals:  # A sweep may have named a folder `lr=0.1`.
             folders.append(Path(word))
         else:
             mistakes.append(f"`{word}` is not understood.{did_you_mean(key, _OPTIONS)}")
-    chosen = given.get("format", "markdown")
+    chosen = given.get("format") or "markdown"
     if chosen not in FORMATS:
         hint = did_you_mean(chosen, FORMATS)
         mistakes.append(f"format={chosen}: expected one of {', '.join(FORMATS)}.{hint}")

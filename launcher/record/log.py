@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...agents.learn_method import LearnMethod
 from ...replay import ConfigError, Replay
-from ..metrics import metrics_of
+from ..metrics import PLACES, metrics_of
 from .directory import write_whole
 
 Row = dict[str, Any]
@@ -36,6 +36,8 @@ class Log:
         self.__dict__["_pending"] = {}
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if name in PLACES:
+            raise ConfigError(f"log.{name}: train.csv has a column of that name. Choose another.")
         if isinstance(value, Tensor):
             if value.numel() != 1:
                 raise ConfigError(

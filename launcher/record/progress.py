@@ -53,6 +53,11 @@ class Progress:
         known = {name: value for name, value in state.items() if hasattr(self, name)}
         self.__dict__.update(known | {name: _as_rows(known[name]) for name in _MATRICES})
 
+    @property
+    def newest_task(self) -> int:
+        """The task in progress; between two tasks, the one that was just learnt."""
+        return self.task if self.begun else max(0, self.task - 1)
+
     def own_matrix(self, *, told: bool) -> list[list[float]]:
         """The scores that the scenario reports, `[tasks learnt][tasks]`.
 
@@ -67,7 +72,7 @@ class Progress:
         Args:
             epoch: Passes over the current task's data.
         """
-        return {"step": self.step, "epoch": epoch, "task": self.task}
+        return {"step": self.step, "epoch": epoch, "task": self.newest_task}
 
     def begin_task(self) -> None:
         self.begun, self.stopped, self.task_step = True, False, 0

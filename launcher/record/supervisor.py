@@ -200,24 +200,28 @@ class Supervisor:
             self.console.evaluated(self.progress)
 
     def task_ended(self, task: int) -> None:
-        """Call after a task: saves, unless tasks are too short for the time that saving takes.
+        """Call after a task: counts it, and shows what it took.
 
         Args:
             task: Number of the task, from 0.
-
-        Raises:
-            Interrupted: If a signal came during its last step or its evaluation, once the run is saved.
         """
         self.start()
-        now, progress = time.monotonic(), self.progress
         took: dict[str, Any] = {
-            "steps": progress.task_step,
-            "seconds": now - self._task_began,
+            "steps": self.progress.task_step,
+            "seconds": time.monotonic() - self._task_began,
             **self.session.report.costs(task),
         }
         self.tasks.append(took)
-        self.console.task_ended(progress, took)
-        due = self.session.finished or now - self._saved_at >= self._save_took / _SAVING_SHARE
+        self.console.task_ended(self.progress, took)
+
+    def save_task(self) -> None:
+        """Call after `task_ended`: saves, unless tasks are too short for the time that saving takes.
+
+        Raises:
+            Interrupted: If a signal came since the task's last step, once the run is saved.
+        """
+        since = time.monotonic() - self._saved_at
+        due = self.session.finished or since >= self._save_took / _SAVING_SHARE
         # After a signal, `check` saves: twice the same would push out an older checkpoint.
         if due and self._signals.received is None:
             self.save()

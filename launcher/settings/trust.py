@@ -53,6 +53,20 @@ def known_argument(name: str) -> Any:
     return _within(name, _IN_ARGUMENTS)
 
 
+def saved_argument(name: str, *, trust: bool) -> Any:
+    """The Python object that a constructor received, from the name recorded for it; None: it is not known.
+
+    Args:
+        trust: Whether names of foreign code may be looked up too.
+    """
+    if (found := known_argument(name)) is not None or not trust:
+        return found
+    try:
+        return resolve(name, "model")
+    except ConfigError:
+        return None
+
+
 def known_arguments(value: object, refused: Callable[[str], ConfigError]) -> Any:
     """A constructor's arguments, with the names in `{_target_: NAME}` looked up.
 

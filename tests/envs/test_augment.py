@@ -1,4 +1,4 @@
-"""Augmentations draw anew for every image."""
+"""Augmentations are sampled for each image."""
 
 from __future__ import annotations
 

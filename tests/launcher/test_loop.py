@@ -102,6 +102,9 @@ class Supervisor:
     def task_ended(self, task: int) -> None:
         self.events.append(f"ended {task}")
 
+    def save_task(self) -> None:
+        self.events.append("saved")
+
 
 def learnt(task: int) -> list[str]:
     """What happens in one task."""
@@ -109,7 +112,7 @@ def learnt(task: int) -> list[str]:
         f"begin {task}",
         *("collect", "learn", "stepped", "evaluate", "evaluated"),
         *("collect", "learn", "stepped", "write train"),
-        *("write train", f"end {task}", "write eval", f"ended {task}"),
+        *("write train", f"end {task}", "write eval", f"ended {task}", "saved"),
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from antelope import ConfigError, Run, ml
+from antelope import CheckpointError, ConfigError, Run, ml
 from antelope.launcher.live_run import LiveRun
 from antelope.launcher.ml import main
 
@@ -152,6 +152,70 @@ def test_callbacks_continue_from_their_own_state() -> None:
     again = Stop("on_evaluation", 99)
     learn(epochs=2, callbacks=again, resume=True)
     assert again.count == 16
+
+
+def test_callbacks_of_one_class_have_a_state_each_and_the_first_stop_counts() -> None:
+    class Other(Stop):
+        """Stops at the same step, but second."""
+
+    stops = [Stop("on_evaluation", 99), Stop("on_step", 5), Other("on_step", 5)]
+    learn(epochs=2, callbacks=stops)
+    assert status()["reason"] == "Stop#2.on_step"
+    again = [Stop("on_evaluation", 99), Stop("on_evaluation", 99)]
+    again[1].count = -1
+    learn(epochs=2, callbacks=again, resume=True)
+    assert [stop.count for stop in again] == [16, 11]
+
+
+def test_a_callback_that_refuses_its_state_is_an_error_that_names_it() -> None:
+    class Refuses(Stop):
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            raise KeyError("other")
+
+    learn(epochs=2, callbacks=Refuses())
+    with pytest.raises(CheckpointError, match="callbacks=Refuses: load_state_dict raised KeyError"):
+        learn(epochs=2, callbacks=Refuses(), resume=True)
+
+
+def test_what_on_task_changes_and_logs_is_saved_with_the_stop() -> None:
+    class Tasks:
+        """Counts and logs the tasks learnt; stops after the first, if wanted."""
+
+        def __init__(self, *, stop: bool):
+            self.stop, self.count = stop, 0
+
+        def on_task(self, run: LiveRun) -> str | None:
+            self.count += 1
+            run.log.learnt = self.count
+            return "stop" if self.stop and self.count == 1 else None
+
+        def state_dict(self) -> dict[str, int]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.count = state["count"]
+
+    settings: dict[str, Any] = {"tasks": 2, "epochs": 1}
+    whole = learn(**settings, path="whole", callbacks=Tasks(stop=False))
+    learn(**settings, callbacks=Tasks(stop=True))
+    again = Tasks(stop=False)
+    resumed = learn(**settings, callbacks=again, resume=True)
+    assert again.count == 2
+    assert resumed.history == whole.history
+    logged = [(row["task"], row["learnt"]) for row in whole.history if "learnt" in row]
+    assert logged == [(1, 1), (1, 2)]  # The first with the next row, the last in one of its own.
+
+
+def test_a_stop_that_came_too_late_does_not_stop_a_later_task() -> None:
+    class Last:
+        def on_step(self, run: LiveRun) -> str | None:
+            return "stop" if run.step == 8 else None
+
+    run = learn(epochs=1, callbacks=Last())
+    more = (ROWS, ROWS.argmax(1))
+    run.learn_task(more)
+    assert len(run.tasks) == 2
+    assert (status()["status"], status()["step"]) == ("finished", 16)
 
 
 def test_a_stopped_command_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:

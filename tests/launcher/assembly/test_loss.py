@@ -175,6 +175,15 @@ def in_place(output: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(output, label.fill_(0))
 
 
+def label_first(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    return ((y_true - y_pred) * y_true).square().mean()
+
+
+class LabelFirst(nn.Module):
+    def forward(self, target: Tensor, prediction: Tensor) -> Tensor:
+        return label_first(target, prediction)
+
+
 class Counting(nn.CrossEntropyLoss):
     def __init__(self) -> None:
         super().__init__()
@@ -229,6 +238,8 @@ class Scaled(nn.CrossEntropyLoss):
         ([], {"loss": lambda output, label: 1.0}, ["returned a float (1.0)"]),
         ([], {"loss": lambda output, label: output.mean() / 0}, ["inf", "before any training"]),
         ([], {"loss": in_place}, ["changes the labels in place"]),
+        ([], {"loss": label_first}, ["label first (y_true, y_pred)", "Exchange the two"]),
+        ([], {"loss": LabelFirst}, ["label first (target, prediction)", "Exchange the two"]),
         ([], {"loss": Counting()}, ["changes its own buffers"]),
         ([], {"loss": Scaled}, ["parameters of its own (scale)"]),
         (["loss.weight=balanced"], {"loss": nn.CrossEntropyLoss()}, ["already constructed"]),

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from gymnasium import spaces
@@ -131,7 +132,25 @@ class TestOnData:
         wanted = run.agent({**raw, "eye": (raw["eye"] - mean) / stddev})
         torch.testing.assert_close(program(raw), wanted, rtol=1e-4, atol=1e-4)
 
-    def test_the_metadata_of_a_torch_program_is_beside_it(self, tmp_path: Path) -> None:
+    def test_the_metadata_says_how_the_columns_of_a_table_become_inputs(
+        self, tmp_path: Path
+    ) -> None:
+        frame = pd.DataFrame({"kind": list("xzyz") * 5, "size": np.arange(20.0)})
+        frame["price"] = frame["size"] + (frame["kind"] == "z") * 10.0
+        run = ml(dataset=frame, target="price", **SHORT, path=tmp_path / "run")
+        file = run.export("torch")
+        extra = {"metadata.json": ""}
+        program = torch.export.load(file, extra_files=extra).module()
+        columns = json.loads(json.loads(extra["metadata.json"])["columns"])
+        (size,), (kind,) = columns["numbers"], columns["categories"]
+        ids = [kind["values"].index(value) + 1 for value in frame[kind["name"]]]
+        inputs = {
+            "numbers": torch.tensor(frame[[size["name"]]].to_numpy(np.float32)),
+            "categories": torch.tensor(ids).unsqueeze(1),
+        }
+        np.testing.assert_allclose(program(inputs)[:, 0].detach(), run.predict(frame), rtol=1e-4)
+
+    def test_the_metadata_of_a_torch_program_is_within_it(self, tmp_path: Path) -> None:
         run = ml(model=Net, **SHORT, path=tmp_path / "run")
         extra = {"metadata.json": ""}
         torch.export.load(run.export("torch"), extra_files=extra)
@@ -235,6 +254,15 @@ class Branches(Net):
         return super().forward(obs) * (2 if obs.sum() > 0 else 1)
 
 
+class Half(Net):
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+        self.bfloat16()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return super().forward(obs.bfloat16()).float()
+
+
 class Alone(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -281,6 +309,16 @@ class TestWhatCannotBeExported:
             assert len(str(raised.value)) < 800
             assert left(run.path) == before
         assert load_file(run.export("safetensors")).keys() == run.agent.state_dict().keys()
+
+    def test_what_onnxruntime_cannot_run_is_said_too(self, tmp_path: Path) -> None:
+        run = ml(model=Half, **SHORT, path=tmp_path / "run")
+        before = left(run.path)
+        with pytest.raises(
+            ConfigError, match=r"format=onnx: .*ONNXRuntimeError.*[^.]\. Its weights alone can"
+        ):
+            run.export("onnx")
+        assert left(run.path) == before
+        assert run.export("torch").exists()
 
     def test_an_earlier_file_stays(self, tmp_path: Path) -> None:
         run = ml(model=Noisy, **SHORT, path=tmp_path / "run")

@@ -208,7 +208,12 @@ def test_data_sets_and_loaders_are_read_without_their_targets(
         ("tokens", TOKENS + 20, r"integers from 0 to 29, and its model knows no others"),
         ("tokens", TOKENS / 2, "are float64"),
         ("far", FAR.astype(np.uint8), "are uint8"),
-        ("far", np.full((2, 4), np.nan), r"NaN or infinite numbers in 2 of 2 rows"),
+        ("far", np.full((2, 4), np.nan), r"The inputs hold NaN or infinite numbers in 2 of 2 rows"),
+        ("far", np.full((2, 4), 1e300), r"hold numbers too large for float32, from 1e\+300 to"),
+        ("far", (FAR[0], FAR[1]), r"a pair of arrays \[4\]: two inputs, or one with its target"),
+        ("far", torch.from_numpy(FAR).to_sparse(), r"Part of the inputs is sparse.*to_dense"),
+        ("far", "far.csv", "does not exist"),
+        ("far", __file__, r"is not a picture, .* Arrays are read from \.npy"),
     ],
 )
 def test_inputs_of_another_kind_are_refused(
@@ -263,8 +268,10 @@ def test_only_the_classes_of_a_known_task_compete(split: dict[str, Run]) -> None
     run = split["plain"]
     assert set(run.predict("Digits", task=1)) <= {2, 3}
     assert not run.predict_proba("Digits", task=1)[:, [0, 1, 4, 5, 6, 7, 8, 9]].any()
-    with pytest.raises(ConfigError, match="Digits has tasks 0 to 4"):
-        run.predict("Digits", task=5)
+    unknown: tuple[Any, ...] = (5, -1, True, 1.0, "1")
+    for task in unknown:
+        with pytest.raises(ConfigError, match="Digits has tasks 0 to 4"):
+            run.predict("Digits", task=task)
 
 
 def test_outputs_for_later_classes_are_never_predicted(tmp_path: Path) -> None:

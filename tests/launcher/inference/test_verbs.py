@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 import antelope
 from antelope.launcher.ml import main
@@ -110,6 +111,8 @@ def test_predict_writes_whole_files_a_part_at_a_time(
     assert ml("predict", "run", "wrong.npy", "model=Model", "out=found.csv") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=found.txt") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=no/found.csv") == 2
+    assert ml("predict", "run", "images.npy", "model=Model", "out=./images.npy") == 2
+    assert np.array_equal(np.load("images.npy"), images)
     assert sorted(os.listdir()) == sorted([*before, "wrong.npy"])
     with open("found.csv", newline="") as file:  # The earlier one is untouched.
         assert list(csv.DictReader(file)) == rows
@@ -149,3 +152,30 @@ def test_an_interrupted_run_is_resumed_to_the_bit(here: Path) -> None:
     assert ml("resume", "stopped", "model=model.py:Model") == 0
     one, other = (antelope.load(path, trust=True) for path in ("whole", "stopped"))
     assert one.metrics == other.metrics
+
+
+@pytest.mark.parametrize("words", [["model=Model"], ["trust=true"]])
+def test_a_model_that_is_named_again_keeps_the_arguments_of_its_run(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("named_again.py").write_text(
+        MODEL.replace("out_features):", "out_features, act=nn.ReLU, width=1):").replace(
+            "nn.Flatten(), ", "nn.Flatten(), act(), nn.Dropout(width / 10), "
+        )
+    )
+    words = [word.replace("=Model", "=named_again.py:Model") for word in words]
+    model = "named_again.py:Model"
+    plain = ("epochs=1", "plot=false", "progress=false")
+    assert ml(f"model={model}", "model.width=3", "path=run", *plain) == 0
+    assert ml("resume", "run", "epochs=2", *words) == 0
+    found = antelope.load("run", trust=True).agent.layers
+    assert found[2].p == 0.3
+    sys.modules.pop("named_again", None)
+    import named_again
+
+    given = {"_target_": named_again.Model, "act": nn.Tanh}
+    antelope.ml(*plain, model=given, path="object")
+    assert ml("resume", "object", "epochs=2", *words) == 0
+    assert isinstance(antelope.load("object", trust=True).agent.layers[1], nn.Tanh)

@@ -120,6 +120,15 @@ def test_the_live_run_has_what_the_finished_one_has() -> None:
         live.should_stop = True
 
 
+def test_what_is_logged_after_the_last_row_has_a_row_of_its_own() -> None:
+    def logs(self: object, run: LiveRun) -> None:
+        run.log.late = run.step
+
+    for hook in ("on_evaluation", "on_task", "on_end"):
+        *_, row = learn(mine(**{hook: logs}), train_steps=2).history
+        assert row == {"mode": "train", "step": 2, "epoch": 0, "task": 0, "late": 2, "lr": 1e-3}
+
+
 def test_a_file_that_on_begin_writes_stays_in_the_run_directory() -> None:
     def on_begin(self: object, run: LiveRun) -> None:
         (run.path / "mine.txt").write_text("hello")
@@ -160,6 +169,10 @@ def pass_by(self: object, run: LiveRun) -> None:
         ("on_train_batch_end", "nearest here is `on_step"),
         ("on_validation_epoch_end", "nearest here is `on_evaluation"),
         ("on_stepp", "Did you mean `on_step"),
+        ("on_tasks", "Did you mean `on_task"),
+        ("on_test", "nearest here is `on_evaluation"),
+        ("on_start", "nearest here is `on_begin"),
+        ("on_stop", "nearest here is `on_end"),
         ("on_evaluate", "Did you mean `on_evaluation"),
         ("on_foo", "Hooks are on_begin, on_step"),
         ("before_training_exp", "nearest here is `on_task"),
@@ -185,6 +198,10 @@ def test_what_is_no_callback_is_refused() -> None:
         learn(mine(on_step=lambda self, a, b: None))
     with pytest.raises(ConfigError, match=r"pass_by is a function. When should it be called"):
         learn([pass_by])
+    with pytest.raises(ConfigError, match="on_step is not a plain method"):
+        learn(mine(on_step=lambda self, run: (yield)))
+    with pytest.raises(ConfigError, match="Notes is already constructed, so `every` cannot be set"):
+        learn(Notes(), "callbacks.Notes.every=3")
     with pytest.raises(ConfigError, match=r"no `load_state_dict`. Write both, or neither"):
         learn(mine(on_step=pass_by, state_dict=lambda self: {}))
     keras = type("Callback", (), {"__module__": "keras.callbacks", "on_epoch_end": pass_by})
@@ -209,6 +226,22 @@ def test_an_error_in_a_hook_fails_the_run_and_says_where(hook: str) -> None:
         learn(mine(**{hook: broken}))
     assert f"In Mine.{hook} at step" in caught.value.__notes__[0]
     assert '"failed"' in Path("run/status.json").read_text()
+
+
+def test_properties_of_a_callback_are_not_read() -> None:
+    def read(self: object) -> Any:
+        raise AssertionError("read")
+
+    learn(mine(on_step=pass_by, on_epoch_end=property(read)))
+
+
+@pytest.mark.parametrize("name", ["step", "epoch", "task", "mode"])
+def test_a_column_that_says_where_a_row_belongs_cannot_be_logged(name: str) -> None:
+    def on_step(self: object, run: LiveRun) -> None:
+        run.log[name] = 1
+
+    with pytest.raises(ConfigError, match=f"log.{name}: train.csv has a column of that name"):
+        learn(mine(on_step=on_step))
 
 
 def test_a_state_that_no_checkpoint_can_hold_names_the_callback() -> None:

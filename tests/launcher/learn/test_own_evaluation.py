@@ -106,6 +106,7 @@ def test_a_model_without_forward_or_labels_may_evaluate() -> None:
         (lambda self, batch: 3, r"returned the int 3. Return a dict of numbers"),
         (lambda self, batch: None, "returned nothing"),
         (lambda self, batch: {"a": "x"}, "returned the str 'x' as `a`"),
+        (lambda self, batch: {"a": 1j}, "complex number as `a`; return a real one"),
         (lambda self, batch: {"a": torch.ones(2, 2)}, r"one for each of the 64 rows"),
         (lambda self, batch: {"step": 1}, "returned 'step' as the name"),
         (lambda self, batch: {"a/task_1": 1}, "marks one task's value"),

@@ -207,7 +207,10 @@ def test_names_of_antelopes_own_metrics_need_no_torchmetrics(
 def test_in_a_sequence_each_task_is_measured_by_its_own_rows_and_classes() -> None:
     kept = Kept()
     settings = {"tasks": 3, "strategy": "er", "class_order": [0, 1, 2]}
-    run = learn(["auroc", "f1", kept], (ROWS, THREE), **settings)
+    with pytest.warns(UserWarning, match="metrics=auroc is NaN for task") as said:
+        run = learn(["auroc", "f1", kept], (ROWS, THREE), **settings)
+    assert len(said) == 1
+    assert math.isnan(run.metrics["auroc"])
     each = [run.history[-1][f"f1/task_{i}"] for i in range(3)]
     assert run.metrics["f1"] == pytest.approx(np.mean(each))
     # With one class a task has no negatives, and the other classes no rows: no ranking, said once.
@@ -222,6 +225,13 @@ def test_a_ranking_is_averaged_over_the_classes_of_the_task() -> None:
     output, label = kept.seen[-1]
     each = [sklearn.metrics.roc_auc_score(label == i, probabilities(output)[:, i]) for i in (2, 3)]
     assert run.history[-1]["auroc/task_1"] == pytest.approx(np.mean(each), abs=1e-6)
+
+
+def test_held_out_rows_of_one_class_have_no_ranking() -> None:
+    held_out = {"test_dataset": (ROWS[TWO == 1], TWO[TWO == 1])}
+    with pytest.warns(UserWarning, match="metrics=auroc is NaN for task 0"):
+        run = learn(["auroc"], (ROWS, TWO), **held_out)
+    assert math.isnan(run.metrics["auroc"])
 
 
 def test_where_the_task_is_told_the_classes_of_others_cannot_be_chosen() -> None:

@@ -38,6 +38,16 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn, instead of written."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(
+        "antelope.launcher.pictures.results.save", lambda figure, _: drawn.append(figure)
+    )
+    return drawn
+
+
 # ------------------------------------------------------------------------------- what is counted
 
 
@@ -104,12 +114,8 @@ def test_the_most_confident_mistakes_are_kept_with_their_pictures() -> None:
 
 @pytest.mark.parametrize("n", [3, 30])
 def test_the_matrix_shows_the_share_of_each_true_class_in_its_row(
-    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    n: int, tmp_path: Path, figures: list[Figure]
 ) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(
-        "antelope.launcher.pictures.results.save", lambda figure, _: figures.append(figure)
-    )
     label, chosen = np.array([0, 0, 0, 0, 1, 2]), np.array([0, 1, 1, 2, 1, 2])
     found = ClassPredictions(n)
     found.add(np.eye(n)[chosen], label, no_images)
@@ -126,6 +132,47 @@ def test_the_matrix_shows_the_share_of_each_true_class_in_its_row(
     else:
         numbers = [text.get_text() for text in matrix.texts]
         assert numbers == ["1", "2", "1", "0", "1", "0", "0", "0", "1"]
+
+
+def test_long_names_that_begin_alike_stay_apart(tmp_path: Path, figures: list[Figure]) -> None:
+    names = ["cat", "tomato leaf, early blight", "tomato leaf, early\nmould"]
+    draw_results(tmp_path, classes(3, 60, names))
+    labels = [label.get_text() for label in figures[0].axes[0].get_yticklabels()]
+    assert labels == ["cat", "1: tomato leaf,...", "2: tomato leaf,..."]
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (20, 20)])
+def test_mistakes_of_any_shape_have_room_for_their_text(
+    shape: tuple[int, int], tmp_path: Path, figures: list[Figure]
+) -> None:
+    found = ClassPredictions(2)
+    found.add(np.eye(2)[[0] * 24], np.ones(24, int), lambda rows: np.zeros((len(rows), *shape, 1)))
+    draw_results(tmp_path, found)
+    mistakes = figures[1]
+    (ax,) = mistakes.axes
+    pixels = ax.images[0].get_array()
+    assert pixels is not None
+    inch = pixels.shape[1] / mistakes.get_figwidth()  # In pixels of the images.
+    black = np.flatnonzero((pixels[:, :, 0] == 0).any(1))  # Rows of pixels that belong to images.
+    above = np.diff(black, prepend=-1) - 1
+    assert (above > 0).sum() == 4
+    assert (above[above > 0] / inch > 0.25).all()  # Two lines of 6 points are 0.2 inches.
+    assert mistakes.get_figheight() < 10
+
+
+def test_columns_that_are_not_drawn_are_counted_in_the_title(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    for columns in (6, 9):
+        found = ValuePredictions()
+        found.add(RANDOM.randn(5, columns), RANDOM.randn(5, columns), no_images)
+        draw_results(tmp_path, found, title="Net")
+    titles = [figure.get_suptitle() for figure in figures]
+    assert titles == [
+        "Predicted against true values: Net",
+        "Predicted against true values (6 of 9 columns): Net",
+    ]
+    assert [len(figure.axes) for figure in figures] == [6, 6]
 
 
 def test_few_values_of_many_rows_are_kept() -> None:

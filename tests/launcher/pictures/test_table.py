@@ -124,6 +124,22 @@ def test_lists_of_strategies_are_short(workdir: Path) -> None:
     assert [row["strategy"] for row in antelope.table()] == ["ER", "ER+EWC(importance=9)"]
 
 
+def test_names_are_short_unless_two_would_look_the_same(workdir: Path) -> None:
+    for seed, (model, accuracy) in enumerate(
+        [("a.py:Net", 0.1), ("b.py:Net", 0.2), ("c.py:Own", 0.3)]
+    ):
+        write("one", seed, accuracy=accuracy, model={"_target_": model})
+    assert [row["model"] for row in antelope.table()] == ["Own", "b.py:Net", "a.py:Net"]
+
+
+def test_each_file_and_class_of_data_has_rows_of_its_own(workdir: Path) -> None:
+    names = ["data/one.csv", "data/two.csv", "a.Pets", "b.Pets", "mine.Birds"]
+    for seed, name in enumerate(names):
+        write("one", seed, accuracy=0.1 * seed, dataset={"_target_": name})
+    found = {row["data"]: row["n"] for row in antelope.table()}
+    assert found == dict.fromkeys(["data/one.csv", "data/two.csv", "a.Pets", "b.Pets", "Birds"], 1)
+
+
 def test_notes_say_what_the_rows_hide(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write("digits/adam", 2, "stopped", accuracy=0.1, optim={"_target_": ADAM})
     (Path("runs/pole/0/config.yaml")).write_text("[broken")
@@ -144,6 +160,17 @@ def test_rows_may_be_told_apart_by_chosen_settings(
     assert "Runs of one row differ in more than their seed: optim.lr." in err
 
 
+@pytest.mark.parametrize("setting", ["seed", "device"])
+def test_settings_that_never_tell_rows_apart_unasked_may_be_asked_for(
+    workdir: Path, setting: str
+) -> None:
+    for seed, device in enumerate(["cpu", "cuda"]):
+        write("one", seed, accuracy=0.5, device=device)
+    assert [row["n"] for row in antelope.table()] == [2]
+    values = [0, 1] if setting == "seed" else ["cpu", "cuda"]
+    assert [row[setting] for row in antelope.table(by=setting)] == values
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
@@ -151,6 +178,7 @@ def test_rows_may_be_told_apart_by_chosen_settings(
         (["by=optm"], "by=optm: no run has this setting. Did you mean `optim`"),
         (["rums"], "No folder `rums`. Did you mean `runs`"),
         (["format=tex"], "expected one of markdown, latex, csv"),
+        (["by="], "`by=` has no value"),
         (["metrik=loss"], r"(?s)not understood. Did you mean `metric`.*Usage: ml table"),
     ],
 )

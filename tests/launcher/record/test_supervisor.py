@@ -232,6 +232,7 @@ def test_a_task_is_counted_and_saved(supervise: Any) -> None:
     supervisor.progress.task = 1
     supervisor.session.report.costs = lambda task: {"memory_bytes": 8}
     supervisor.task_ended(0)
+    supervisor.save_task()
     (took,) = status(supervisor)["tasks"]
     assert (took["steps"], took["memory_bytes"]) == (1, 8)
     assert len(supervisor.checkpoints.numbered()) == 1
@@ -247,6 +248,7 @@ def test_a_signal_in_the_last_step_is_saved_once(supervise: Any, save_every: int
         os.kill(os.getpid(), signal.SIGTERM)
         supervisor.progress.task = 1
         supervisor.task_ended(0)
+        supervisor.save_task()
 
     with pytest.raises(Interrupted) as stopped:
         watched(supervisor, work)
@@ -264,5 +266,6 @@ def test_a_checkpoint_due_in_the_last_step_is_saved_once(supervise: Any) -> None
     step(supervisor)
     supervisor.progress.task = 1
     supervisor.task_ended(0)
+    supervisor.save_task()
     supervisor.close()
     assert len(supervisor.checkpoints.numbered()) == 1
