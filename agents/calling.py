@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,8 @@ from ..replay import Batch
 from ..replay.padding import steps_of
 
 PROVIDED = ("length", "mask")  # Parameters of `forward` that sequences fill.
+# Other names for them: `lens`, `seq_len`, `seqlens`; not `silent` or `challenge`.
+_LIKE = re.compile(r"mask|(^|_)len|len(s|gths?)?(_|$)")
 
 
 def output_of(module: nn.Module, batch: Batch) -> Any:
@@ -52,14 +55,15 @@ def takes_steps(module: nn.Module) -> bool:
 
 
 def misnamed(module: nn.Module) -> str | None:
-    """A parameter of `forward` that has a default, and reads like `length` or `mask`; None: there is none."""
+    """A parameter of `forward` that reads like `length` or `mask`; None: there is none.
+
+    To be asked of a module that already runs without them: `lengths=None`, `src_key_padding_mask=None`.
+    """
     try:
         parameters = inspect.signature(module.forward).parameters
     except (TypeError, ValueError):  # Written in C, it has no signature.
         return None
-    return next(
-        (name for name in parameters if "len" in name.lower() or "mask" in name.lower()), None
-    )
+    return next((name for name in parameters if _LIKE.search(name.lower())), None)
 
 
 def about_steps(module: nn.Module, obs: Any, error: BaseException) -> str:

@@ -36,8 +36,9 @@ def supervised_loss(
 ) -> Tensor:
     """The loss that trains any module without a `learn` of its own, a float32 scalar.
 
-    Cross-entropy for classes, and its mean over columns or pixels for several; for values, the squared error
-    divided by their variance, so that the best constant has a loss of 1 whatever the targets' units.
+    Cross-entropy for classes, its mean over the pixels for a class of each; binary cross-entropy for several
+    labels; for values, the squared error divided by their variance, so that the best constant has a loss of 1
+    whatever the targets' units.
 
     Args:
         space: The space of the labels.

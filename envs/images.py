@@ -250,8 +250,9 @@ def load(file: str | Path, *, turned: bool = True) -> Any:
     except Exception as error:  # PIL's decoders raise nearly anything.
         path = Path(file)
         empty = " It is empty." if path.is_file() and path.stat().st_size == 0 else ""
+        mend = "Shrink" if isinstance(error, Image.DecompressionBombError) else "Repair"
         raise DataError(
-            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} Repair "
+            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} {mend} "
             "or remove it."
         ) from error
 

@@ -74,7 +74,7 @@ class Epochs:
         else:
             self._tasks = torch.full_like(rows, self.task).split(sizes)
 
-    def _go_on(self) -> None:
+    def _prepare(self) -> None:
         """Prepare the batch at `position`, and some that follow it; at the end of a pass, the next pass."""
         if self.position == len(self.sizes):
             self.epoch += 1
@@ -84,11 +84,8 @@ class Epochs:
             count = max(1, _PART // self.batch_size)
             self._first = self.position // count * count
             sizes = self.sizes[self._first : self._first + count]
-            # All batches have the same size, but for the last two.
-            start = len(self.index) - sum(self.sizes[-2:])
-            start = min(self._first * self.batch_size, start)
-            if self._first == len(self.sizes) - 1:
-                start = len(self.index) - self.sizes[-1]
+            # All batches before it are full, but for one that lent the last batch a row.
+            start = min(self._first * self.batch_size, len(self.index) - self.sizes[-1])
             self._split(self._order.rows(start, start + sum(sizes)), sizes)
 
     @property
@@ -102,7 +99,7 @@ class Epochs:
 
     def next(self) -> Tensor:
         if self.position - self._first >= len(self._batches):
-            self._go_on()
+            self._prepare()
         index = self._batches[self.position - self._first]
         self.position += 1
         return index

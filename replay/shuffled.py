@@ -37,11 +37,10 @@ class Shuffled:
             )
             for k, (high, count) in enumerate([(a, b), (b, a)] * (_ROUNDS // 2))
         ]
-        once_more = 1 + _ROUNDS // 2
-        self._first = (
-            torch.arange(a).mul_(b).repeat(once_more)
-        )  # By `x`, the row that it stands for.
-        self._second = torch.arange(b).repeat(once_more)
+        repeats = 1 + _ROUNDS // 2
+        # By `x`, the first row with that digit; by `y`, how many come after it.
+        self._first = torch.arange(a).mul_(b).repeat(repeats)
+        self._second = torch.arange(b).repeat(repeats)
         self._b = b
 
     def rows(self, start: int, end: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...replay import Batch, ConfigError, Replay
+from ...replay import Batch, ConfigError, Replay, Space
 from .context import LOGITS, Context
 from .importance import Weights, checked, copied, fit, mean_over_rows, penalty, reached
 from .strategy import Strategy
@@ -137,23 +137,21 @@ def _log_policy(output: Tensor, batch: Batch) -> Tensor:
     return logarithm * (logarithm.detach() / 2).exp()
 
 
+def _log_likelihood_of_pixels(output: Tensor, batch: Batch) -> Tensor:
+    """The mean over an image's pixels, `[B]`: as in the loss, their number must not matter."""
+    label = batch.label
+    loss = F.cross_entropy(output, label, ignore_index=Space.ignored, reduction="none")  # [B, H, W]
+    return -loss.mean((1, 2))
+
+
 def _log_likelihood(context: Context) -> Callable[[Tensor, Batch], Tensor]:
     space = context.spec.action
     if space.kind == "labels":
         return lambda output, batch: (
             -F.binary_cross_entropy_with_logits(output, batch.label, reduction="none").sum(1)
         )
-    if (
-        space.kind == "pixels"
-    ):  # The mean over pixels, as in the loss: their number must not matter.
-        ignored = space.ignored
-        return lambda output, batch: (
-            -(
-                F.cross_entropy(output, batch.label, ignore_index=ignored, reduction="none").mean(
-                    (1, 2)
-                )
-            )
-        )
+    if space.kind == "pixels":
+        return _log_likelihood_of_pixels
     if space.discrete:
         return lambda output, batch: (
             -F.cross_entropy(context.masked(output, batch.task), batch.label, reduction="none")

@@ -125,6 +125,16 @@ def test_the_second_time_nothing_is_decoded(photos: Path, monkeypatch: pytest.Mo
     assert told.lines == []
 
 
+def test_each_part_of_a_folder_has_an_entry_of_its_own(photos: Path) -> None:
+    parts, cache = open_folder(photos).split(), Cache([photos.parent / "decoded"], Told())
+    for part in (parts.train, parts.held_out):
+        ours, theirs = (
+            read(part, name="photos", pictures=Pictures(colour=True), cache=kept_in)
+            for kept_in in (cache, None)
+        )
+        assert torch.equal(pixels(ours), pixels(theirs))
+
+
 @pytest.mark.parametrize("change", ["time", "size", "name"])
 def test_what_has_changed_is_decoded_again_and_replaces_the_old(photos: Path, change: str) -> None:
     kept(photos)
@@ -354,6 +364,17 @@ class TestTorchvision:
             theirs = read(source, name="photos")
             assert torch.equal(pixels(ours), pixels(theirs))
             assert torch.equal(ours.targets, theirs.targets)
+        assert len(told.lines) == 1
+
+    def test_that_pictures_were_not_turned_is_remembered(self, photos: Path) -> None:
+        file, exif = photos / "cat" / "00.png", Image.Exif()
+        exif[0x0112] = 6
+        opened(str(file)).save(file, exif=exif)
+        told = Told()
+        for _ in range(2):  # Predictions of files depend on it.
+            pictures, cache = Pictures(), Cache([photos.parent / "decoded"], told)
+            read(ImageFolder(str(photos)), name="photos", pictures=pictures, cache=cache)
+            assert pictures.unturned
         assert len(told.lines) == 1
 
     def test_with_transforms_or_another_loader_it_is_read_as_it_reads(self, photos: Path) -> None:

@@ -131,6 +131,15 @@ def test_broken_exif_data_leave_a_picture_as_it_is_stored(tmp_path: Path) -> Non
         assert inputs[0, :, 0, 0].tolist() == pytest.approx(COLOUR, abs=2)
 
 
+def test_a_picture_that_is_too_large_should_be_shrunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture().save(tmp_path / "0.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    with pytest.raises(DataError, match=r"24 pixels.* exceeds limit.* Shrink or remove it"):
+        load(tmp_path / "0.png")
+
+
 @pytest.mark.parametrize("end", ["png", "tif", "pgm"])
 def test_sixteen_bits_are_scaled_by_their_range_and_keep_their_precision(
     tmp_path: Path, end: str

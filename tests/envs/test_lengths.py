@@ -11,12 +11,6 @@ from antelope.replay import Ragged
 LISTS = [[1, 2], [3], [4, 5, 6]]
 
 
-def objects(rows):
-    array = np.empty(len(rows), object)
-    array[:] = rows
-    return array
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -25,8 +19,8 @@ def objects(rows):
         [np.array(row) for row in LISTS],
         [np.array(row, np.int32) for row in LISTS],
         [torch.tensor(row) for row in LISTS],
-        objects(LISTS),
-        objects([np.array(row) for row in LISTS]),
+        np.array(LISTS, object),
+        np.array([np.array(row) for row in LISTS], object),
         torch.nested.nested_tensor([torch.tensor(row) for row in LISTS], layout=torch.jagged),
     ],
 )
@@ -55,7 +49,7 @@ def test_steps_may_be_vectors():
         ["a", "bc"],
         torch.zeros(3, 2),
         np.zeros((3, 2)),
-        objects([1, "two"]),
+        np.array([1, "two"], object),
         [],
     ],
 )

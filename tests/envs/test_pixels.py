@@ -18,6 +18,7 @@ from antelope import ConfigError, DataError, load, ml
 from antelope.envs import RandomHorizontalFlip, read
 from antelope.envs.images import Pictures as Decoder
 from antelope.envs.numbering import number_labels
+from antelope.envs.pixel_classes import pixel_space
 from antelope.envs.pixel_masks import mask_of
 from antelope.launcher.assembly.mask_augmentation import AlignedAugmentation
 
@@ -172,12 +173,15 @@ def test_classes_are_numbered_from_0_and_255_is_ignored(
     part, _ = numbered(masks)
     assert part.targets.flatten().tolist() == targets
     assert part.values == values
+    assert part.names == (None if values is None else tuple(map(str, values)))
     assert (part.note is None) == (values is None)
 
 
 def test_masks_are_numbered_as_the_data_set_lists_its_classes() -> None:
     part, _ = numbered([0, 2, 255, 2], classes=("sky", "sea", "land"))
     assert (part.targets.flatten().tolist(), part.num_classes) == ([0, 2, 255, 2], 3)
+    white, _ = numbered([0, 255, 255, 0], classes=("sky", "sea"))
+    assert white.targets.flatten().tolist() == [0, 255, 255, 0]
     with pytest.raises(DataError, match="pixels of class 2, but lists 2 classes"):
         numbered([0, 2, 255, 2], classes=("sky", "sea"))
 
@@ -195,6 +199,15 @@ def test_masks_are_numbered_as_the_data_set_lists_its_classes() -> None:
 def test_masks_that_cannot_be(masks: list[Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         numbered(*masks)
+
+
+def test_data_sets_that_share_their_outputs_must_number_their_classes_alike() -> None:
+    first, more, others = (
+        numbered([0, largest, largest, 0, 0, 1, 1, 0])[0] for largest in (1, 2, 3)
+    )
+    assert pixel_space([first, more]).shape == (3, 2, 2)
+    with pytest.raises(DataError, match="Give masks with the same numbers in both"):
+        pixel_space([first, others])
 
 
 def test_predictions_are_the_classes_that_the_masks_hold() -> None:

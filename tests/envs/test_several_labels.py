@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,9 @@ from torch import Tensor, nn
 
 from antelope import ConfigError, DataError, load, ml
 
+pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
+
 QUICK: dict[str, Any] = {"plot": False, "progress": False, "train_steps": 20}
-
-
-@pytest.fixture(autouse=True)
-def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def rows(seed: int = 0, n: int = 80) -> tuple[np.ndarray, np.ndarray]:

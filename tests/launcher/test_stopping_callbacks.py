@@ -15,14 +15,11 @@ from antelope import CheckpointError, ConfigError, Run, ml
 from antelope.launcher.live_run import LiveRun
 from antelope.launcher.ml import main
 
+pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
+
 QUIET: dict[str, Any] = {"plot": False, "progress": False, "path": "run"}
 ROWS = np.random.RandomState(0).randn(200, 4).astype(np.float32)
 DATA: dict[str, Any] = {"dataset": (ROWS, ROWS.argmax(1)), "batch_size": 20}
-
-
-@pytest.fixture(autouse=True)
-def _here(workdir: Path) -> None:
-    """Every test in a folder of its own."""
 
 
 class Net(nn.Module):

@@ -269,9 +269,10 @@ def test_bytes_are_moved_before_they_become_floats(moves_only: bool, standardize
     assert augment.seen == [torch.uint8]
 
 
-def test_images_whose_zero_is_not_black_are_moved_as_floats() -> None:
-    floats = torch.rand(4, 3, 5, 6) - 0.5
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_images_whose_zero_is_not_black_are_moved_as_floats(dtype: torch.dtype) -> None:
+    images = (torch.rand(4, 3, 5, 6) * 200 + 10).to(dtype)
     augment = Moving(moves_only=True)
-    fields = Standardize(space_of(floats), augment=augment)({"obs": floats})
+    fields = Standardize(space_of(images), augment=augment)({"obs": images})
     assert augment.seen == [torch.float32]
     torch.testing.assert_close(fields["obs"], fields["raw"].flip(-1))

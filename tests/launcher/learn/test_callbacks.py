@@ -8,27 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Run, ml
 from antelope.launcher.live_run import LiveRun
 
+from .toys import Net
+
+pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
+
 QUIET: dict[str, Any] = {"plot": False, "progress": False, "train_steps": 4, "path": "run"}
 ROWS = np.random.RandomState(0).randn(80, 4).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _here(workdir: Path) -> None:
-    """Every test in a folder of its own."""
-
-
-class Net(nn.Module):
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__()
-        self.layer = nn.Linear(in_features, out_features)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.layer(obs.flatten(1))
 
 
 class Notes:

@@ -15,26 +15,16 @@ from torch import Tensor, nn
 from antelope import ConfigError, Run, ml
 from antelope.replay import Batch
 
+from .toys import Net
+
+pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
+
 QUIET: dict[str, Any] = {"plot": False, "progress": False, "train_steps": 3, "path": "run"}
 ROWS = np.random.RandomState(0).randn(5200, 3).astype(np.float32)
 CLASSES = ROWS.argmax(1)
 
 
-@pytest.fixture(autouse=True)
-def _here(workdir: Path) -> None:
-    """Every test in a folder of its own."""
-
-
-class Plain(nn.Module):
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__()
-        self.layer = nn.Linear(in_features, out_features)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.layer(obs.flatten(1))
-
-
-class Own(Plain):
+class Own(Net):
     """Measures what Antelope does, and more."""
 
     def evaluate(self, batch: Batch) -> dict[str, Any]:
@@ -56,12 +46,12 @@ def learn(model: Any, **settings: Any) -> Run:
     return ml(model=model, dataset=(ROWS, CLASSES), **{**QUIET, **settings})
 
 
-def with_evaluate(evaluate: Callable[..., Any], name: str = "evaluate") -> type[Plain]:
-    return type("Mine", (Plain,), {name: evaluate})
+def with_evaluate(evaluate: Callable[..., Any], name: str = "evaluate") -> type[Net]:
+    return type("Mine", (Net,), {name: evaluate})
 
 
 def test_it_is_averaged_over_the_rows_of_batches_of_different_sizes() -> None:
-    own, plain = learn(Own), learn(Plain)
+    own, plain = learn(Own), learn(Net)
     # 1,040 held-out rows are a batch of 1,000 and one of 40.
     assert own.metrics["accuracy"] == pytest.approx(plain.metrics["accuracy"], abs=1e-6)
     assert own.metrics["each"] == plain.metrics["accuracy"]

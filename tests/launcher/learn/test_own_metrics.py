@@ -12,9 +12,13 @@ import pytest
 import sklearn.metrics
 import torch
 import torchmetrics
-from torch import Tensor, nn
+from torch import Tensor
 
 from antelope import ConfigError, Run, ml
+
+from .toys import Net
+
+pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
 
 QUIET: dict[str, Any] = {"plot": False, "progress": False, "train_steps": 3, "path": "run"}
 RANDOM = np.random.RandomState(0)
@@ -22,20 +26,6 @@ ROWS = RANDOM.randn(150, 4).astype(np.float32)
 THREE = np.array(["ape", "bee", "cat"])[ROWS[:, :3].argmax(1)]
 TWO = (ROWS[:, 0] > 0.3).astype(np.int64)
 VALUES = (3 * ROWS[:, 0] + 50).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _here(workdir: Path) -> None:
-    """Every test in a folder of its own."""
-
-
-class Net(nn.Module):
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__()
-        self.layer = nn.Linear(in_features, out_features)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.layer(obs.flatten(1))
 
 
 class Kept:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
 
 from antelope import ml
 from antelope.launcher.pictures.predictions import (
     ClassPredictions,
     LabelPredictions,
+    Mistake,
     ValuePredictions,
 )
 from antelope.launcher.pictures.results import curves, draw_results
@@ -245,6 +247,25 @@ def test_a_run_draws_its_last_evaluation_of_all_tasks(workdir: Path) -> None:
     assert run.metrics["accuracy"] == pytest.approx(np.mean(of_tasks))
     assert (plots / "mistakes.png").exists()
     assert (plots / "confusion_matrix.svg").exists()
+
+
+def test_the_pictures_of_mistakes_are_those_of_their_rows(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Mistake] = []
+    monkeypatch.setattr(
+        "antelope.launcher.pictures.results._draw_mistakes",
+        lambda path, mistakes, *_: drawn.extend(mistakes),
+    )
+    ml(dataset="Digits", train_steps=3, progress=False, path="run")
+    images, labels = load_digits(return_X_y=True)
+    images /= images.max(1, keepdims=True)
+    assert len(drawn) == 24
+    for mistake in drawn:
+        image = mistake.image.reshape(-1)
+        (row,) = np.flatnonzero(np.isclose(images, image / image.max(), atol=1e-3).all(1))
+        assert labels[row] == mistake.label
+        assert image.max() <= 1
 
 
 def test_a_regression_draws_predicted_against_true(workdir: Path) -> None:

@@ -112,6 +112,32 @@ def test_less_is_better_for_losses(workdir: Path) -> None:
     assert [row["lr"] for row in antelope.table("runs", metric="loss")] == [1.0, 2.0, 3.0]
 
 
+def test_a_training_metric_is_read_from_train_csv_and_ranked_likewise(workdir: Path) -> None:
+    for i, losses in enumerate(["1,9\n2,0.3", "1,8\n2,0.1"]):
+        run = write(f"{i}", 0, loss=0.5, lr=float(i))
+        (run / "train.csv").write_text(f"step,loss\n{losses}\n")
+    rows = antelope.table(metric="train/loss")
+    assert [(row["lr"], row["mean"]) for row in rows] == [(1.0, 0.1), (0.0, 0.3)]
+
+
+def test_a_run_below_two_of_the_folders_counts_once(folder: Path) -> None:
+    assert [row["n"] for row in antelope.table("runs", "runs/digits")] == [1, 2, 4]
+
+
+def test_one_and_true_are_different_values(workdir: Path) -> None:
+    for seed, value in enumerate([1, 1.0, True]):
+        write("one", seed, accuracy=0.5, online_steps=value)
+    assert sorted(row["n"] for row in antelope.table()) == [1, 2]
+
+
+def test_markdown_escapes_what_ends_a_cell(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, name in enumerate(["a|b", "c"]):
+        write(str(i), 0, accuracy=0.5, precision=name)
+    assert r"| a\|b " in printed(capsys)[0]
+
+
 def test_lists_of_strategies_are_short(workdir: Path) -> None:
     own = "antelope.agents.continual."
     write(
