@@ -18,6 +18,9 @@ from .scenarios import by_number
 if TYPE_CHECKING:
     from .table_columns import Columns
 
+Headings = tuple[str, ...] | None | dict[str, Any]
+"""The names of a data frame's columns, or a dict of such for a dict of inputs; None: there are none."""
+
 
 @dataclass
 class Arrays:
@@ -38,7 +41,9 @@ class Arrays:
         note: A remark on the targets for the run's header, or None.
         flat: Whether targets are values that came as `[N]`, and are `[N, 1]` here.
         columns: How the columns of a table became these inputs; None: they come from no table.
-        headings: The names of the columns of a data frame given as inputs; None: they have none.
+        headings: The names of the columns of a data frame given as inputs, or of each one in a dict of
+            inputs; None: they have none.
+        target_headings: Those of a data frame given as targets.
     """
 
     inputs: TableField
@@ -53,7 +58,8 @@ class Arrays:
     note: str | None = None
     flat: bool = False
     columns: Columns | None = None
-    headings: tuple[str, ...] | None = None
+    headings: Headings = None
+    target_headings: Headings = None
 
     @property
     def kind(self) -> TargetKind:

@@ -21,6 +21,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".arrow", ".feather
 
 _NA = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>", "#N/A")
 _ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")  # What pandas's row numbers are saved as.
+_BLOCK = 2**24  # Bytes of a text file that are read at once.
 _OPTIONS = ("sep", "decimal", "encoding", "na_values")
 _CALLED = {"separator": "sep", "delimiter": "sep", "null_values": "na_values"}  # Elsewhere.
 
@@ -73,7 +74,13 @@ def as_arrow(table: Any, name: str) -> pa.Table:
     if type(table).__name__ == "LazyFrame":
         table = table.collect()
     if hasattr(table, "to_arrow"):  # polars
-        return table.to_arrow()
+        try:
+            return table.to_arrow()
+        except arrow.ArrowInvalid as error:  # Types of polars's own, such as Int128.
+            raise DataError(
+                f"{name[:1].upper()}{name[1:]} has columns of a type that Arrow lacks ({error}). Cast them: "
+                "table.with_columns(polars.col(NAME).cast(polars.Int64))."
+            ) from error
     if isinstance(table, arrow.Table):
         _check_names(table.column_names, name)
         return table
@@ -140,7 +147,8 @@ def read_file(
         elif suffix in (".jsonl", ".ndjson"):
             from pyarrow import json
 
-            table = json.read_json(path)
+            # A row must fit into a block.
+            table = json.read_json(path, json.ReadOptions(block_size=_BLOCK))
         elif suffix == ".parquet":
             from pyarrow import parquet
 
@@ -170,7 +178,7 @@ def _read_csv(
     na = options.get("na_values", ())
     return csv.read_csv(
         path,
-        csv.ReadOptions(encoding=str(options.get("encoding", "utf8")), block_size=2**24),
+        csv.ReadOptions(encoding=str(options.get("encoding", "utf8")), block_size=_BLOCK),
         csv.ParseOptions(
             delimiter=str(options.get("sep", "\t" if tabs else ",")), newlines_in_values=True
         ),

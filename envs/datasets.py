@@ -11,7 +11,7 @@ from ..replay import DataError, Ragged
 from ..replay.spec import TargetKind
 from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
-from .arrays import Arrays
+from .arrays import Arrays, Headings
 from .declared import alterations, class_names, largest_value, pixel_names
 from .decoded import Cache
 from .forms import form, is_array, is_image
@@ -30,7 +30,7 @@ from .labels import (
     zeros_and_ones,
 )
 from .layout import channels_first
-from .lengths import check_targets, sequences, stored_values
+from .lengths import ALONE, check_targets, sequences, stored_values
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
@@ -68,7 +68,7 @@ def read(
     pictures = pictures or Pictures()
     kept = None if cache is None else _kept_decoded(source, name, pictures, cache)
     inputs, targets = kept or _parts(source, name, pictures, channels)
-    labels = getattr(targets, "columns", None)  # A data frame's.
+    labels = headings(targets)
     check_targets(inputs, targets, name)
     targets, words = read_targets(targets, name)
     wanted = None if words and isinstance(words[0], str) else wanted
@@ -80,7 +80,8 @@ def read(
     _check_rows(inputs, targets, name)
     checked = as_targets(targets, name, wanted, image_size(inputs))
     arrays = Arrays(inputs, checked, name, high=largest_value(source))
-    arrays.headings = headings(source[0]) if form(source) == "pair" else None
+    arrays.headings = _headings(source) if form(source) == "pair" else None
+    arrays.target_headings = labels
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)
@@ -91,6 +92,12 @@ def read(
     if arrays.kind == "pixels":
         arrays.names = pixel_names(source)
     return arrays
+
+
+def _headings(source: Any) -> Headings:
+    """The columns' names of the data frames that are the inputs of a pair."""
+    found: Headings = map_tree(headings, plain_dict(source[0], ""))
+    return found
 
 
 def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
@@ -106,10 +113,7 @@ def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
             raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     for what, column in columns.items():
         if isinstance(column, Ragged) and column is not inputs:
-            raise DataError(
-                f"The {what} of {name} are sequences of different lengths inside a dict of inputs. Give them "
-                "alone, or pad them to one length and give the lengths as another part of the dict."
-            )
+            raise DataError(f"The {what} of {name} differ in length. {ALONE}")
         if isinstance(column, Tensor | Ragged):
             check_finite(stored_values(column)[0], f"{what} of {name}")
 

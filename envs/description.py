@@ -68,7 +68,11 @@ def describe(
 
 def check_alike(first: Arrays, arrays: Arrays) -> None:
     """Raise DataError for data whose inputs or targets differ in form from those of the first."""
-    check_order(first.headings, arrays.headings, first.name, arrays.name)
+    for one, other in (
+        (first.headings, arrays.headings),
+        (first.target_headings, arrays.target_headings),
+    ):
+        check_order(one, other, first.name, arrays.name)
     columns, others = dict(walk(first.inputs)), dict(walk(arrays.inputs))
     if columns.keys() != others.keys():
         raise DataError(

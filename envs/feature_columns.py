@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SCALAR = ("Value", "ClassLabel")
 """Features that are single numbers or words."""
+LISTS = ("List", "LargeList", "Sequence")
+"""Features that are lists."""
 
 
 def column_of(column: pa.ChunkedArray, feature: Any, name: str, source: str) -> Any:
@@ -33,12 +35,12 @@ def column_of(column: pa.ChunkedArray, feature: Any, name: str, source: str) -> 
         raise DataError(refusal(f"Column {what}", kind.lower()))
     if kind.startswith("Array"):
         return _array(column, tuple(feature.shape), what)
-    if kind in ("List", "LargeList", "Sequence"):
+    if kind in LISTS:
         return _lists(column, what)
     if kind in SCALAR and getattr(feature, "dtype", "") not in ("string", "large_string"):
         return torch.from_numpy(np.array(column.to_numpy()))
     if kind in SCALAR:
-        raise DataError(text_error(name, source))
+        raise DataError(text_error(name, source, f"or leave it out: drop={name}"))
     raise DataError(
         f"Column {what} is a {kind}, which cannot be a model's input. Choose others: inputs=[...]."
     )
@@ -139,10 +141,10 @@ def _flat(column: pa.ChunkedArray, depth: int) -> pa.ChunkedArray:
     return column
 
 
-def text_error(column: str, name: str) -> str:
-    """The error for a column of text, which says how to encode it."""
+def text_error(column: str, name: str, otherwise: str) -> str:
+    """The error for a column of text, which says how to encode it, and what to do otherwise."""
     return (
         f"Column `{column}` of {name} holds text. Turn it into numbers first, as in "
         f"data = data.map(lambda row: {{'tokens': tokenizer(row['{column}'])['input_ids']}}), and set "
-        f"inputs=tokens; or say that its words are categories: categories=[{column}]."
+        f"inputs=tokens; {otherwise}."
     )

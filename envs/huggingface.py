@@ -27,9 +27,9 @@ from ..replay import ConfigError, DataError, Ragged
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .datasets import read
-from .feature_columns import SCALAR, Images, column_of, kind_of, text_error
+from .feature_columns import LISTS, SCALAR, Images, column_of, kind_of, text_error
 from .images import Pictures
-from .labels import check_finite, check_labels
+from .labels import check_finite, check_labels, in_class_label
 from .sources import OnHub, on_hub
 from .table_columns import columns_in_words
 from .table_fitting import Wishes, input_names
@@ -104,7 +104,8 @@ def open_parts(source: Any, arguments: Mapping[str, Any], wishes: Wishes) -> Par
             "streaming=True."
         )
     if not isinstance(found, Mapping):
-        return Parts(name, found)
+        return Parts(name, _as_formatted(found, name))
+    found = {key: _as_formatted(part, name) for key, part in found.items()}
     if not (train := _training_part(found)):
         raise ConfigError(
             f"Which part of {name} is the training data? It has {', '.join(found)}. Give one as "
@@ -123,6 +124,22 @@ def open_parts(source: Any, arguments: Mapping[str, Any], wishes: Wishes) -> Par
     return Parts(name, found[train], None if held_out is None else found[held_out], tuple(notes))
 
 
+def _as_formatted(part: Any, name: str) -> Any:
+    """A part with the columns that its format lists (`set_format(columns=[...])`), if it has one.
+
+    Raises:
+        DataError: If it has a transform, which reading its columns would leave out.
+    """
+    if part.format["type"] == "custom":
+        raise DataError(
+            f"{name} has a transform (set_transform, with_transform), but its columns are read as they were "
+            "saved. Apply it once: data.with_format(None).map(...); for random transforms of pictures, set "
+            "aug=."
+        )
+    columns = part.format["columns"]
+    return part if columns == part.column_names else part.select_columns(columns)
+
+
 def is_table(part: Any, wishes: Wishes, name: str) -> bool:
     """Whether all of its inputs are single numbers or words: the columns of a table."""
     inputs = _inputs(part, wishes, name)
@@ -130,7 +147,8 @@ def is_table(part: Any, wishes: Wishes, name: str) -> bool:
     if len(inputs) == 1 and (column := inputs[0]) not in wishes.categories:
         feature = part.features[column]
         if kinds[column] == "Value" and feature.dtype in ("string", "large_string"):
-            raise DataError(text_error(column, name))
+            fix = f"or say that its words are categories: categories=[{column}]"
+            raise DataError(text_error(column, name, fix))
     return all(kind in SCALAR for kind in kinds.values())
 
 
@@ -182,7 +200,7 @@ def read_part(
         arrays = replace(arrays, inputs=only)
     if names is not None and arrays.discrete:
         arrays.names, arrays.num_classes, arrays.values = names, len(names), None
-        check_labels(arrays.targets, len(names), name)
+        check_labels(arrays.targets, len(names), name, where=in_class_label(target[0]))
     return arrays
 
 
@@ -242,13 +260,28 @@ def _targets(
             raise DataError(
                 f"target={target[0]} of {name} holds pictures. Give them as arrays: a pair (images, masks)."
             )
-        return column_of(table[target[0]], feature, target[0], name), None
+        return _target_array(table[target[0]], feature, target[0], name), None
     listed = len(target) == 1 and kind == "ClassLabel" and bool(feature.names)
     found = read_columns(table, target, "classes" if listed else wishes.target_type, name)
     if found.words is not None and isinstance(found.words[0], str):
         return [found.words[place] for place in found.rows.tolist()], None
     rows = found.rows.bool() if found.words is not None else found.rows
     return rows, tuple(feature.names) if listed else None
+
+
+def _target_array(column: pa.ChunkedArray, feature: Any, target: str, name: str) -> Tensor:
+    """A target that is an array in each row: several labels, or values."""
+    import pyarrow.compute as pc
+
+    ragged = kind_of(feature) in LISTS and len(pc.unique(pc.list_value_length(column))) > 1
+    if ragged:
+        raise DataError(
+            f"target={target} of {name} holds lists of different lengths. A row has one target: a class, K "
+            "values, or 0 and 1 in K columns for several labels. A target for each step (labelling, "
+            "translation) is not supported."
+        )
+    found: Tensor = column_of(column, feature, target, name)
+    return found
 
 
 def _target(part: Any, wishes: Wishes, name: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from .images import Pictures
 from .inputs import called
 from .item import ItemSource
 from .layout import channels_first
-from .lengths import are_sequences, of_rows
+from .lengths import ALONE, are_sequences, of_rows
 from .numbers import as_tensor, common_type
 from .pixel_masks import mask_of
 
@@ -28,11 +28,11 @@ from .pixel_masks import mask_of
 _MEMORY_SHARE = 0.5
 # Parts of dicts that are the same at each reading are kept if they take less than this share.
 _KEPT_SHARE = 0.1
-_COMPARED = (
-    60  # Pairs of readings: a flip with probability 0.1 goes unnoticed in fewer than 1 of 1e5.
-)
+# Pairs of readings: a flip with probability 0.1 goes unnoticed in fewer than 1 of 1e5.
+_COMPARED = 60
 _PROBED = 1000  # Items whose targets are compared before only inputs are read at each use.
 
+_IN_MEMORY = "Sequences of different lengths have to fit in memory and be the same at each reading."
 _NESTS = (Tensor, np.ndarray, Mapping, list, tuple)
 
 
@@ -126,11 +126,9 @@ class _Form:
 
     def _check_shape(self, row: Tensor, where: str) -> None:
         if row.shape != self.shape:
-            advice = (
-                " Sequences of different lengths have to fit in memory and be the same at each reading."
-                if are_sequences(row, torch.empty(self.shape))
-                else ""
-            )
+            advice = ""
+            if are_sequences(row, torch.empty(self.shape)):
+                advice = f" {ALONE if self.path else _IN_MEMORY}"
             raise DataError(
                 f"{self.items} differ in shape: {list(self.shape)} at 0, {list(row.shape)}{where}.{advice}"
             )

@@ -22,6 +22,9 @@ KINDS: dict[torch.dtype, TargetKind] = {
 }
 """What targets are, by the dtype in which they are kept; any other holds values."""
 
+_IN_CLASSES = (
+    "in its attribute `classes`, a list of names. Count labels from 0, or leave `classes` out."
+)
 IN_WORDS: dict[TargetKind, str] = {
     "classes": "classes",
     "values": "values",
@@ -110,20 +113,35 @@ def label_names(listed: Any, columns: Any, n: int) -> tuple[str, ...] | None:
     return None
 
 
-def check_labels(targets: Tensor, num_classes: int, name: str, *, whose: str = "") -> None:
+def check_labels(
+    targets: Tensor,
+    num_classes: int,
+    name: str,
+    *,
+    whose: str = "",
+    where: str = _IN_CLASSES,
+) -> None:
     """Raise DataError for classes that are not among those declared, 0 to n - 1.
 
     Args:
         whose: The data set that declares them, if another one does.
+        where: Where it declares them, and what to do.
     """
     for label in (int(targets.min()), int(targets.max())):
         if not 0 <= label < num_classes:
             declares = f"{whose} declares" if whose else "declares"
             raise DataError(
                 f"Labels out of range: {name} holds label {label}, but {declares} {num_classes} classes "
-                f"(0 to {num_classes - 1}) in its attribute `classes`, a list of names. Count labels from "
-                "0, or leave `classes` out."
+                f"(0 to {num_classes - 1}) {where}"
             )
+
+
+def in_class_label(target: str) -> str:
+    """For `check_labels`: that a column of a Hugging Face data set declares the classes."""
+    return (
+        f"in the ClassLabel of its column `{target}`. If a label of -1 stands for none, leave such rows out: "
+        f"data.filter(lambda row: row['{target}'] >= 0)."
+    )
 
 
 def check_finite(values: Tensor, what: str, *, first: int = 0) -> None:
@@ -165,6 +183,11 @@ def _plain(targets: list[Any], what: str) -> Any:
     """A list of targets without the tensors around them: numbers, words, or arrays of the same shape."""
     plain = [_value(target) for target in targets]
     kinds = {type(target) for target in plain}
+    if any(map(_several_words, plain)):
+        raise DataError(
+            f"{what} are several words per row. Give 0 or 1 in a column for each word instead: "
+            "sklearn.preprocessing.MultiLabelBinarizer().fit_transform(targets)."
+        )
     words = not kinds.isdisjoint((str, bytes))
     if none := [i for i, target in enumerate(plain) if _is_missing(target, words)]:
         raise DataError(
@@ -189,6 +212,12 @@ def _is_missing(target: Any, among_words: bool) -> bool:
     if target is None or type(target).__name__ == "NAType":
         return True
     return among_words and isinstance(target, float) and target != target
+
+
+def _several_words(target: Any) -> bool:
+    if not isinstance(target, (list, tuple, set, frozenset)) or len(target) < 2:
+        return False
+    return all(isinstance(word, str) for word in target)
 
 
 def _value(target: Any) -> Any:

@@ -16,6 +16,11 @@ from .numbers import as_tensor, common_type, kept_type
 
 _DIMENSIONS = (1, 2)  # Dimensions of a sequence: `[T]` or `[T, features]`. More are pictures.
 
+ALONE = (
+    "Inside a dict of inputs, sequences must have one length: pad them and give their lengths as another "
+    "part of the dict, or give the sequences alone."
+)
+
 
 def sequences(values: Any, what: str) -> Ragged | Tensor | None:
     """Rows of different lengths as one column; None if their lengths are equal, or they are not rows.

@@ -16,7 +16,7 @@ from .arrays import Arrays
 from .headings import check_order
 from .inputs import called, stored
 from .labels import IN_WORDS
-from .numbering import in_words
+from .numbering import in_words, of_other_kind
 from .pixel_classes import numbered_as
 from .reading import Reading
 
@@ -32,7 +32,11 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
         DataError: If inputs or targets are not what the run was trained on, or a class is unknown.
     """
     kind, space = spec.action.kind, spec.action
-    check_order(reading.headings, arrays.headings, "The run's data", arrays.name)
+    for known, given in (
+        (reading.headings, arrays.headings),
+        (reading.target_headings, arrays.target_headings),
+    ):
+        check_order(known, given, "The run's data", arrays.name)
     if arrays.kind != kind:
         raise DataError(
             f"The targets of {arrays.name} are {IN_WORDS[arrays.kind]}. The run was trained on "
@@ -101,7 +105,7 @@ def _outputs(arrays: Arrays, reading: Reading, n: int) -> Tensor:
     if unknown := [value for value in values if value not in places]:
         raise DataError(
             f"{arrays.name} holds the class {unknown[0]!r}. The run was trained on "
-            f"{in_words(list(places))}."
+            f"{in_words(list(places))}.{of_other_kind(unknown[0], list(places))}"
         )
     return torch.tensor([places[value] for value in values])[inverse]
 

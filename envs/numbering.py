@@ -48,7 +48,7 @@ def number_labels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | 
         assert test is not None
         raise DataError(
             f"Labels out of range: {test.name} holds label {unknown[0]}, which is not among the training "
-            f"data's: {in_words(known)}."
+            f"data's: {in_words(known)}.{of_other_kind(unknown[0], known)}"
         )
     if known == list(range(len(known))) and not isinstance(known[0], bool):
         n, said = len(known), _many(known, len(train))
@@ -118,6 +118,14 @@ def in_words(values: Sequence[Any]) -> str:
         return ", ".join(map(str, values))
     first = ", ".join(map(str, values[:4]))
     return f"{first}, ... {values[-1]} ({len(values):,} in all)"
+
+
+def of_other_kind(value: Any, known: Sequence[Any]) -> str:
+    """That a class is a number and those known are words, or the other way round; else nothing."""
+    if isinstance(value, str) == isinstance(known[0], str):
+        return ""
+    kinds = ("word", "numbers") if isinstance(value, str) else ("number", "words")
+    return f" The former is a {kinds[0]}, the latter are {kinds[1]}: convert one of them."
 
 
 def _met(arrays: Arrays) -> list[Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..replay import DataError, Space
 from ..replay.spec import is_ragged, space_words
 from ..replay.tree import Path, at_path, map_paths, map_tree, walk
-from .arrays import Arrays
+from .arrays import Arrays, Headings
 from .forms import is_image, is_scalar
 from .headings import in_order
 from .images import Pictures
@@ -42,7 +42,8 @@ class Reading:
         listed: Whether `classes` are names that the data lists beside the numbers of its classes.
         flat: Whether the targets are values that came as `[N]`.
         columns: How the columns of a table became inputs; None: they came from no table.
-        headings: The names of the columns of a data frame given as inputs; None: they had none.
+        headings, target_headings: The names of the columns of data frames given as inputs or targets, as
+            `Arrays` has them.
     """
 
     dtype: Any
@@ -52,7 +53,8 @@ class Reading:
     listed: bool = False
     flat: bool = False
     columns: Columns | None = None
-    headings: tuple[str, ...] | None = None
+    headings: Headings = None
+    target_headings: Headings = None
 
     @classmethod
     def of(cls, obs: Any, action: Any) -> Reading:
@@ -72,6 +74,7 @@ class Reading:
             "flat": self.flat,
             "columns": None if self.columns is None else self.columns.state(),
             "headings": self.headings,
+            "target_headings": self.target_headings,
         }
 
     @classmethod
@@ -87,6 +90,7 @@ class Reading:
             state["flat"],
             None if columns is None else Columns.from_state(columns),
             state.get("headings"),
+            state.get("target_headings"),
         )
 
     def with_classes(self, classes: tuple[Any, ...] | None) -> Reading:
@@ -122,7 +126,8 @@ class Reading:
                 column.converted(lambda steps: self.as_stored(steps, space, name), space.dtype)
             )
         features = space.shape[0] if len(space.shape) == 1 else None
-        raw = raw_inputs(in_order(inputs, self.headings, name), name, features=features)
+        inputs = in_order(inputs, self._names, name)
+        raw = raw_inputs(inputs, name, features=features)
         if self.pictures is not None and self.pictures.unturned:
             raw = unturned(raw)
         if not isinstance(raw, Items):
@@ -135,6 +140,11 @@ class Reading:
                 )
             raw = raw[None] if alone else raw
         return Rows(self, space, raw, name)
+
+    @property
+    def _names(self) -> tuple[str, ...] | None:
+        """The names of the columns of a single input."""
+        return None if isinstance(self.headings, dict) else self.headings
 
     def _rows_of_dicts(
         self, raw: dict[str, Any] | Items, spaces: dict[str, Any], name: str
@@ -164,7 +174,8 @@ class Reading:
         pictures = None if self.pictures is None else self.pictures.of(path)
         if pictures is not None and pictures.size is None:
             pictures = None
-        return replace(self, dtype=at_path(self.dtype, path), pictures=pictures)
+        names = at_path(self.headings, path) if isinstance(self.headings, dict) else self.headings
+        return replace(self, dtype=at_path(self.dtype, path), pictures=pictures, headings=names)
 
     # ------------------------------------------------------------------------------- one part
 
@@ -399,6 +410,7 @@ def reading_of(
         flat=first.flat,
         columns=first.columns,
         headings=first.headings,
+        target_headings=first.target_headings,
     )
 
 

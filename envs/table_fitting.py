@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # A column of words with more different values than this, in more than half of the rows, tells rows
 # apart instead of grouping them.
 _MANY = 20
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")  # `1,234` may also be a decimal number.
 # If this share of a column's words read as numbers, it holds numbers, and the others are marks.
 _MOSTLY = 0.8
 
@@ -138,10 +140,13 @@ class _Seen:
         """Add a column to the numbers or to the categories, or a mistake."""
         types, column = self.arrow.types, self.table[name]
         kind = column.type
+        held = kind.value_type if types.is_dictionary(kind) else kind
         if len(column) == column.null_count:
             self.mistakes.append(
                 f"Column `{name}` of {self.name} is empty: drop=[{name}] leaves it out."
             )
+        elif types.is_nested(held) or isinstance(held, self.arrow.ExtensionType):
+            self._refuse(name)
         elif name in self.wishes.categories or _is_words(kind, types) or types.is_dictionary(kind):
             self._category(name)
         elif (
@@ -153,10 +158,13 @@ class _Seen:
         ):
             self._number(name)
         else:
-            self.mistakes.append(
-                f"Column `{name}` of {self.name} holds {kind}, neither numbers nor words. "
-                f"drop=[{name}] leaves it out; for arrays, give a pair (inputs, targets)."
-            )
+            self._refuse(name)
+
+    def _refuse(self, name: str) -> None:
+        self.mistakes.append(
+            f"Column `{name}` of {self.name} holds {self.table[name].type}, neither numbers nor words. "
+            f"drop=[{name}] leaves it out; for arrays, give a pair (inputs, targets)."
+        )
 
     def _number(self, name: str) -> None:
         values = as_numbers(self.table[name], f"`{name}` of {self.name}")
@@ -191,11 +199,11 @@ class _Seen:
                 f"Column `{name}` of {self.name} is empty: drop=[{name}] leaves it out."
             )
             return
-        if not meant and len(known) > _MANY and len(known) > rows / 2:
-            self.mistakes.append(_tells_apart(name, known, rows, self.name))
-            return
         if not meant and (mark := _numbers_as_words(known)) is not None:
             self.mistakes.append(_as_words_although(name, known, mark, self.name))
+            return
+        if not meant and len(known) > _MANY and len(known) > rows / 2:
+            self.mistakes.append(_tells_apart(name, known, rows, self.name))
             return
         if words.null_count:
             self.missing[name] = words.null_count
@@ -240,8 +248,9 @@ def _numbers_as_words(known: list[str]) -> list[str] | None:
 
 
 def _reads_as_number(value: str) -> bool:
+    plain = "" if _THOUSANDS.fullmatch(value) else "."
     try:
-        float(value.replace(",", "."))
+        float(value.replace(",", plain))
     except ValueError:
         return False
     return True
@@ -257,26 +266,35 @@ def _as_words_although(name: str, known: list[str], others: list[str], table: st
             if file
             else f"Convert it: pandas.to_numeric(table['{name}'], errors='coerce')"
         )
-    elif any("," in value for value in known):
-        said += f" ('{next(value for value in known if ',' in value)}')"
+    elif commas := [value for value in known if "," in value]:
+        said += f" ('{commas[0]}')"
         fix = (
             "Set dataset.decimal=','"
             if file
             else f"Convert it: table['{name}'].str.replace(',', '.').astype(float)"
         )
+        if all(_THOUSANDS.fullmatch(value) for value in commas):
+            fix = (
+                "If its commas separate thousands, give the frame of pandas.read_csv(..., thousands=','). "
+                f"If they are decimal: {fix[0].lower()}{fix[1:]}"
+            )
     else:
         fix = f"Convert it: table['{name}'].astype(float)"
     return f"{said}. {fix}. If they are categories, set categories=[{name}]."
 
 
+def _counted(columns: int, what: str) -> str:
+    return f"{columns} {'column' if columns == 1 else 'columns'} {what}"
+
+
 def _notes(seen: _Seen, columns: Columns) -> list[str]:
     parts = []
     if columns.numbers:
-        parts.append(f"{len(columns.numbers)} columns of numbers")
+        parts.append(_counted(len(columns.numbers), "of numbers"))
     if columns.categories:
         of = [f"{column.name} {len(column.values)}" for column in columns.categories[:6]]
         more = ", ..." if len(columns.categories) > 6 else ""
-        parts.append(f"{len(columns.categories)} of categories ({', '.join(of)}{more})")
+        parts.append(_counted(len(columns.categories), f"of categories ({', '.join(of)}{more})"))
     notes = [" and ".join(parts)]
     if seen.missing:
         how = "the training mean, or a category of their own"

@@ -20,6 +20,7 @@ from .alterations import TaskTransform, altered
 from .held_out import HeldOut, sample
 from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
+from .lengths import stored_values
 from .placing import place_tables
 from .reading import Reading
 from .stored_labels import in_batches
@@ -332,9 +333,11 @@ class TableWorld(OfData):
             found.update(str(rows).encode())
             for name, index in (("label", every), ("obs", some)):
                 for column in leaves(table.columns[name]):
-                    if isinstance(column, Tensor):
-                        chosen = column.index_select(0, index).contiguous().cpu()
-                        found.update(chosen.view(-1).view(torch.uint8).numpy().tobytes())
+                    if isinstance(column, Ragged):
+                        for part in stored_values(column.rows(index)):
+                            found.update(_bytes(part))
+                    elif isinstance(column, Tensor):
+                        found.update(_bytes(column.index_select(0, index)))
         return found.hexdigest()
 
     def load_state_dict(
@@ -356,6 +359,10 @@ class TableWorld(OfData):
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _on_integers(space: Space, source: torch.dtype, *, asked: bool) -> str:

@@ -18,6 +18,7 @@ from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .arrow import word_columns
 from .datasets import read
+from .labels import check_labels, in_class_label
 from .table_columns import CATEGORIES, Columns, begin, columns_in_words
 from .table_fitting import Wishes, fit, input_names
 from .table_targets import read_columns
@@ -88,6 +89,8 @@ class Table:
             if len(names) == 1 and names[0] in self.classes and targets.words is None:
                 arrays.names = self.classes[names[0]]
                 arrays.num_classes = len(arrays.names)
+                where = in_class_label(names[0])
+                check_labels(arrays.targets, arrays.num_classes, self.name, where=where)
         arrays.note = arrays.note or targets.note
         return arrays
 

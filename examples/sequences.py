@@ -26,12 +26,12 @@ class Transformer(nn.Module):
     def __init__(self, num_embeddings, num_classes, spec, width=64):
         super().__init__()
         self.embed, self.head = nn.Embedding(num_embeddings, width), nn.Linear(width, num_classes)
-        self.places = nn.Embedding(spec.obs.shape[0], width)  # As many as the longest has.
+        self.positions = nn.Embedding(spec.obs.shape[0], width)  # Up to the longest sentence.
         layer = nn.TransformerEncoderLayer(width, 4, 128, 0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
     def forward(self, obs, mask):  # int64 and bool [B, T].
-        steps = self.embed(obs) + self.places.weight[: obs.shape[1]]
+        steps = self.embed(obs) + self.positions.weight[: obs.shape[1]]
         steps = self.encoder(steps, src_key_padding_mask=~mask) * mask[..., None]
         return self.head(steps.sum(1) / mask.sum(1, keepdim=True))
 

@@ -265,10 +265,16 @@ def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path
 
 
 def _check_columns_named(parts: list[Opened], plan: Plan) -> None:
-    """Raise ConfigError if settings name columns of data that has none."""
+    """Raise ConfigError if settings name columns of data that has none, or treat them as a table's."""
+    given = [key for key in COLUMN_SETTINGS if key in plan.given]
     if any(isinstance(part.source, huggingface.Parts) for part in parts):
+        if wrong := [key for key in given if key in ("categories", "missing")]:
+            raise ConfigError(
+                f"{wrong[0]}= is about the columns of a table, but the data has pictures, arrays or "
+                "sequences among its inputs. Leave those out, inputs=[...], or leave the setting out."
+            )
         return
-    if given := [key for key in COLUMN_SETTINGS if key in plan.given]:
+    if given:
         raise ConfigError(
             f"{given[0]}= is about columns, but the data is not a table: give dataset= a data frame, "
             "or a .csv, .parquet, .jsonl or .arrow file."

@@ -1,4 +1,4 @@
-"""Opens the data sets that the plan names, as far as their rows are not read yet."""
+"""Opens the data sets that the plan names; rows that are not in a table are read later, by `data.py`."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
     path = path.parent.parent if (path / "manifest.json").exists() else path
     saved = _saved(path)
     given = compose([*words, "resume=true"], {})
-    _refuse_finished(path, given, saved)
+    _refuse_finished(path, given, saved, words)
     values, state = dict(given.values), _state(path)
     asked = state.get("given")
     if asked is None:  # Not saved yet: what is not the default was asked for.
@@ -146,7 +146,9 @@ def _state(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def _refuse_finished(path: Path, given: Settings, saved: Mapping[str, Any]) -> None:
+def _refuse_finished(
+    path: Path, given: Settings, saved: Mapping[str, Any], words: list[str]
+) -> None:
     """Refuse a finished run, unless it is to learn for longer.
 
     Raises:
@@ -160,9 +162,10 @@ def _refuse_finished(path: Path, given: Settings, saved: Mapping[str, Any]) -> N
         return
     length = "train_steps" if saved.get("epochs") is None and saved.get("train_steps") else "epochs"
     had = saved.get(length) or 10
+    longer = shlex.join(["ml", "resume", str(path), *words, f"{length}={2 * had}"])
     raise ConfigError(
-        f"The run in {path} is finished. To train it for longer: ml resume {path} {length}={2 * had} (it had "
-        f"{had}). To start another run from its weights, add load={path} to that run's command."
+        f"The run in {path} is finished. To train it for longer: {longer} (it had {had}). "
+        f"To start another run from its weights, add load={path} to that run's command."
     )
 
 

@@ -33,7 +33,7 @@ def check_installed(names: list[str]) -> None:
         except ImportError as error:
             raise ConfigError(
                 f"loggers=[{name}] needs a package that is not installed ({error}). "
-                f"Install it with: pip install {name}"
+                f"Install it with: pip install 'antelope-ml[{name}]'"
             ) from error
 
 

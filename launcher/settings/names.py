@@ -252,4 +252,6 @@ def _miss(name: str, kind: str) -> str:
     if not command and names and not nearest(name, names):
         listed = f" There are: {', '.join(names)}."
     looked = ", ".join((f"the .py files of {Path.cwd()}", *place.libraries))
+    if kind in ("model", "encoder") and importlib.util.find_spec("timm") is None:
+        looked += "; timm is not installed: pip install 'antelope-ml[timm]'"
     return f"No {place.noun} `{name}`.{did_you_mean(name, names)}{listed} Looked in {looked}."

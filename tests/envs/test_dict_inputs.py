@@ -389,7 +389,7 @@ def test_several_inputs_without_names_are_answered_with_a_dict(learn: Any, data:
         ),
         (
             lambda i: ({"a": META[i], "b": META[i, : 2 + (i == 9)]}, 0),
-            r"inputs `b` of the items of Items differ in shape: \[2\] at 0, \[3\] at 9",
+            r"inputs `b` of the items of Items differ in shape: \[2\] at 0, \[3\] at 9. Inside a dict",
         ),
         (lambda i: ({"a": None if i == 3 else META[i]}, 0), r"item 3 .* without a value in `a`"),
         (lambda i: ({"a": "word"}, 0), r"item 0 .* text in `a` \('word'\)\. Encode"),

@@ -96,6 +96,11 @@ class TestColumns:
         world = read(dataset=part, target="kind", inputs="image")
         assert world.spec.action.names == ("a", "b")
 
+    def test_are_those_that_the_format_lists(self) -> None:
+        part = Dataset.from_dict({"x": [1.0, 2.0] * 10, "z": [3.0] * N, "label": LABELS})
+        world = read(dataset=part.with_format("torch", columns=["x", "label"]))
+        assert world.spec.obs.shape == (1,)
+
 
 class TestParts:
     def test_are_train_and_test_or_without_its_labels_validation(self) -> None:
@@ -149,6 +154,39 @@ class TestMistakes:
             DataError, match=f"`clip` of .* holds {kind.lower()}.*Make arrays of it"
         ):
             read(dataset=part)
+
+    def test_of_text_beside_pictures_say_to_leave_it_out(self) -> None:
+        part = data(Image(), list(PIXELS)).add_column("text", ["a b"] * N)
+        with pytest.raises(DataError, match=r"`text` .* or leave it out: drop=text\."):
+            read(dataset=part)
+        with pytest.raises(
+            ConfigError, match="categories= is about the columns of a table, but the"
+        ):
+            read(dataset=part, categories="text")
+
+    def test_of_a_transform_say_to_apply_it(self) -> None:
+        part = data(Value("float64"), [1.0] * N).with_transform(lambda rows: rows)
+        for given in (part, DatasetDict(train=part)):
+            with pytest.raises(
+                DataError, match=r"has a transform .* data\.with_format\(None\)\.map"
+            ):
+                read(dataset=given)
+
+    @pytest.mark.parametrize(
+        ("feature", "values"), [(Value("float64"), [1.0] * N), (Array2D((6, 5), "uint8"), PIXELS)]
+    )
+    def test_of_rows_without_a_label_say_to_leave_them_out(self, feature: Any, values: Any) -> None:
+        part = data(feature, values, labels=[-1, *LABELS[1:]])
+        with pytest.raises(DataError, match=r"label -1, .* data\.filter\(.*row\['label'\] >= 0"):
+            read(dataset=part)
+
+    def test_of_a_target_for_each_step_say_what_a_target_is(self) -> None:
+        tags = [[1] * (i % 3) for i in range(N)]
+        part = Dataset.from_dict({"x": [[1.0, 2.0]] * N, "tags": tags})
+        with pytest.raises(
+            DataError, match=r"target=tags .* lists of different lengths. A row has"
+        ):
+            read(dataset=part, target="tags")
 
     def test_of_a_stream_say_to_load_it(self) -> None:
         with pytest.raises(DataError, match=r"is a stream .*without streaming=True"):

@@ -151,6 +151,12 @@ class TestTargets:
         with pytest.raises(DataError, match=r"one-hot rows \[60, 3\].*targets\.argmax\(1\)"):
             learn(dataset=(X, convert(rows)))
 
+    def test_several_words_per_row_are_asked_for_as_columns_of_0_and_1(self) -> None:
+        for kind in (list, set):
+            words = [kind(["a", "b"][: 1 + i % 2]) for i in range(N)]
+            with pytest.raises(DataError, match=r"several words per row.*MultiLabelBinarizer"):
+                world_of((X, words))
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
     def test_several_columns_of_0_and_1_are_several_labels(self, dtype: torch.dtype) -> None:
         rows = torch.tensor([[0, 1, 1], [0, 0, 0]])[torch.arange(N) % 2].to(dtype)
@@ -221,6 +227,14 @@ class TestDeclaredClasses:
     def test_that_do_not_fit_the_labels(self, values: Any) -> None:
         with pytest.raises(DataError, match=r"attribute `classes`.*Count labels from 0"):
             world_of(Named(labels(*values), "cat", "dog", "eel"))
+
+    def test_that_are_words_where_others_are_numbers(self, learn: Any) -> None:
+        words = (X, np.array(["0", "1"])[np.arange(N) % 2])
+        message = "0, 1. The former is a number, the latter are words: convert one of them."
+        with pytest.raises(DataError, match=message):
+            learn(dataset=words, test_dataset=(X, labels(0, 1)))
+        with pytest.raises(DataError, match=message):
+            learn(dataset=words).evaluate((X, labels(0, 1)))
 
     def test_number_words_as_they_are_listed(self) -> None:
         class Words(TensorDataset):

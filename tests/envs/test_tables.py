@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,22 @@ class TestMistakes:
                 lambda t: t.assign(x=["1", "2", "3", "4", "5", "?", "7", "8"] * 5),
                 "numbers as words, beside '.'.*to_numeric",
             ),
+            (
+                lambda t: t.assign(x=["?", *(f"{i}.5" for i in range(1, N))]),
+                "numbers as words, beside '.'.*to_numeric",
+            ),
+            (
+                lambda t: t.assign(x=["1,500", "12,000", "400", "1,200,000"] * 10),
+                r"numbers as words .*thousands=','.*If they are decimal: convert it",
+            ),
+            (
+                lambda t: t.assign(x=pd.cut(t["width"], 4)),
+                "`x` of the table holds dictionary.*interval.*neither numbers nor words",
+            ),
+            (
+                lambda t: pl.from_pandas(t).with_columns(pl.col("age").cast(pl.Int128)),
+                "a type that Arrow lacks .*cast",
+            ),
             (lambda t: t.assign(x=[1, "a"] * 20), r"several types: `x` \(int, str\)"),
             (
                 lambda t: t.assign(x=[[1, 2]] * N),
@@ -330,6 +347,11 @@ class TestMistakes:
         Path("t.csv").write_text(text)
         with pytest.raises((ConfigError, DataError), match=message):
             read("dataset=t.csv", *words)
+
+    def test_are_no_long_rows(self, workdir: Path) -> None:
+        row = json.dumps({"note": "x" * 2**21, "x": 1, "y": 0.5})
+        Path("t.jsonl").write_text(f"{row}\n" * 9)
+        assert read("dataset=t.jsonl", "target=y", "drop=note").spec.obs.shape == (1,)
 
     def test_in_the_encoding_of_a_file_say_what_to_set(self, workdir: Path) -> None:
         Path("t.csv").write_bytes("Stra\xdfe,y\nB\xf6,1.5\nA,2.5\n".encode("latin-1") * 3)

@@ -201,9 +201,8 @@ def test_one_setting_given_twice() -> None:
 def test_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)
-        refused(
-            f"loggers=[{name}]", model=Linear, says=[f"loggers=[{name}]", f"pip install {name}"]
-        )
+        command = f"pip install 'antelope-ml[{name}]'"
+        refused(f"loggers=[{name}]", model=Linear, says=[f"loggers=[{name}]", command])
 
 
 # ---------------------------------------------------------------------------------------- names

@@ -1,5 +1,6 @@
 """Sequences of different lengths, from the data people have to a trained model and its predictions."""
 
+import functools
 import runpy
 from pathlib import Path
 
@@ -150,6 +151,19 @@ def test_a_trained_model_predicts_raw_sequences_after_it_is_loaded(tmp_path):
     ids = antelope.load(run(tmp_path / "b", Words, tokens()).path, model=Words)
     with pytest.raises(DataError, match="trained on integers from 0 to 8"):
         ids.predict([[3, 99]])
+
+
+def test_sequences_that_have_changed_since_are_pointed_out(tmp_path):
+    rows, labels = tokens()
+    run = ml(dataset=(rows, labels), path=tmp_path / "run", **QUIET)
+    load = functools.partial(antelope.load, run.path)
+    assert load(dataset=(rows, labels)).evaluate() == run.metrics
+    for changed in (
+        [[*row[:-1], 9 - row[-1]] if len(row) > 4 else row for row in rows],
+        [*rows[:-2], rows[-2][:-1], [*rows[-1], 2]],
+    ):
+        with pytest.raises(DataError, match="has changed since"):
+            load(dataset=(changed, labels)).evaluate()
 
 
 def test_held_out_sequences_may_be_longer_or_all_of_one_length(tmp_path):
@@ -343,7 +357,10 @@ def test_the_fisher_information_of_padded_rows_is_that_of_the_rows_alone(tmp_pat
         (([[1], [2, 3]], [[1], [2, 3]]), "a target for each step .* is not supported"),
         (([["a", "b"], ["c"]], [0, 1]), "an index into a vocabulary"),
         (([np.ones((2, 3)), np.ones((1, 2))], [0, 1]), "in their first dimension only"),
-        (({"text": [[1], [2, 3]], "size": [1.0, 2.0]}, [0, 1]), "inside a dict of inputs"),
+        (
+            ({"text": [[1], [2, 3]], "size": [1.0, 2.0]}, [0, 1]),
+            "`text` of arrays differ in length. Inside a dict of inputs, sequences must",
+        ),
         (([[1.0, float("nan")], [1.0]], [0, 1]), "NaN"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_sequence_reports_each_task_and_its_mean() -> None:
 def test_values_of_other_data_are_compared_in_the_precision_of_their_source(
     tmp_path: Path,
 ) -> None:
-    values = 1e8 + RNG.random(60)  # float32 rounds these to multiples of 8.
+    values = 1e5 + 100 * RNG.normal(size=60)  # float32 rounds these to multiples of 1/128.
     run = ml(dataset=(X, values), test_dataset=(X, values), path=tmp_path / "run", **QUIET)
     assert run.evaluate((X, values)) == run.metrics
     error = np.abs(run.predict(X).astype(np.float64) - values).mean()

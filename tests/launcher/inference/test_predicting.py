@@ -315,12 +315,40 @@ def test_columns_of_a_data_frame_are_matched_by_name(tmp_path: Path) -> None:
     assert np.array_equal(run.predict(turned), expected)
     assert np.array_equal(antelope.load(run.path).predict(turned), expected)
     assert np.array_equal(run.predict(frame.to_numpy()), expected)
+    assert np.array_equal(run.predict(turned.iloc[3]), run.predict(frame[3:4]))
     with pytest.raises(DataError, match=r"lack the column 'b'\. The run was trained on .* a, b"):
         run.predict(frame.rename(columns={"b": "c"}))
     with pytest.raises(DataError, match="in another order: b, a"):
         run.evaluate((turned, values))
     with pytest.raises(DataError, match="in another order: b, a"):
         ml(**settings, test_dataset=(turned, values))
+
+
+def test_columns_of_a_data_frame_in_a_dict_are_matched_by_name(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"a": np.arange(30.0), "b": np.arange(30.0) % 7})
+    turned, values = frame[["b", "a"]], frame["a"].to_numpy()
+    more = np.ones((30, 2), np.float32)
+    settings = {**QUIET, "dataset": ({"x": frame, "more": more}, values), "path": tmp_path / "run"}
+    run = ml(**settings)
+    expected = run.predict({"x": frame, "more": more})
+    for used in (run, antelope.load(run.path)):
+        assert np.array_equal(used.predict({"x": turned, "more": more}), expected)
+    with pytest.raises(DataError, match=r"the columns a, b in `x`, arrays has .*order: b, a"):
+        run.evaluate(({"x": turned, "more": more}, values))
+
+
+@pytest.mark.parametrize("kind", [float, int])
+def test_targets_that_are_data_frames_have_one_order_of_columns(kind: type, tmp_path: Path) -> None:
+    """Labels of 0 and 1, and values alike."""
+    targets = pandas.DataFrame({"a": np.arange(30) % 2, "b": 1})
+    targets = targets if kind is int else targets + 0.5
+    inputs, turned = np.ones((30, 2), np.float32), targets[["b", "a"]]
+    settings = {**QUIET, "dataset": (inputs, targets), "path": tmp_path / "run"}
+    run = ml(**settings)
+    with pytest.raises(DataError, match=r"the columns a, b, arrays has .* in another order: b, a"):
+        antelope.load(run.path).evaluate((inputs, turned))
+    with pytest.raises(DataError, match="in another order: b, a"):
+        ml(**settings, test_dataset=(inputs, turned))
 
 
 def test_paths_may_be_an_array_or_a_column(runs: dict[str, tuple[Run, Any]], photos: Path) -> None:

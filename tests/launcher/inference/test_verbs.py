@@ -122,7 +122,7 @@ def test_resume_continues_from_the_runs_own_settings(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ml("resume", "run", "model=model.py:Model") == 2
-    assert "ml resume run epochs=2 (it had 1)" in capsys.readouterr().err
+    assert "ml resume run model=model.py:Model epochs=2 (it had 1)" in capsys.readouterr().err
     assert ml("resume", "run", "epochs=2") == 2
     assert "ml resume run epochs=2 model=model.py:Model" in capsys.readouterr().err
     assert ml("resume", "run", "epochs=2", "model=model.py:Model") == 0

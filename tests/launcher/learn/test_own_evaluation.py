@@ -101,6 +101,7 @@ def test_a_model_without_forward_or_labels_may_evaluate() -> None:
         (lambda self, batch: {"step": 1}, "returned 'step' as the name"),
         (lambda self, batch: {"a/task_1": 1}, "marks one task's value"),
         (lambda self, batch: {"forgetting": 1}, "which Antelope itself computes"),
+        (lambda self, batch: (yield), "not a plain method"),
         (lambda self: {}, r"cannot be called.*evaluate\(self, batch\)"),
         (lambda self, loader, steps: {}, r"cannot be called.*evaluate\(self, batch\)"),
         (

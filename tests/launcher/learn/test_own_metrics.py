@@ -90,6 +90,27 @@ def test_several_columns_of_values_are_measured_together_or_each() -> None:
     assert {"pearson/0", "pearson/1"} <= metrics.keys()
 
 
+def test_metrics_of_several_labels_equal_scikit_learns() -> None:
+    kept = Kept()
+    functions = [sklearn.metrics.hamming_loss, sklearn.metrics.label_ranking_loss]
+    labels = (ROWS[:, ::-1] > 0).astype(np.int64)
+    metrics = learn(["auroc", *functions, kept], (ROWS, labels)).metrics
+    output, label = kept.seen[-1]
+    score = output.double().sigmoid().numpy()
+    assert metrics["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(label, score), abs=1e-6)
+    assert metrics["hamming_loss"] == pytest.approx(1 - metrics["accuracy"])
+    ranking = sklearn.metrics.label_ranking_loss(label, score)
+    assert metrics["label_ranking_loss"] == pytest.approx(ranking)
+
+
+def test_the_parts_of_a_dict_are_not_taken_for_tasks() -> None:
+    def parts(output: Tensor, label: Tensor) -> dict[str, float]:
+        return {"task_0": 1.0, "all": 2.0}
+
+    metrics = learn([parts]).metrics
+    assert (metrics["parts/class task_0"], metrics["parts/all"]) == (1, 2)
+
+
 def test_functions_of_scikit_learn_receive_label_and_prediction_by_name() -> None:
     kept = Kept()
     functions = [sklearn.metrics.f1_score, sklearn.metrics.roc_auc_score]
@@ -317,6 +338,10 @@ def in_place(output: Tensor, label: Tensor) -> Tensor:
     return (output.zero_() + label.zero_()[:, None]).sum()
 
 
+def loss(output: Tensor, label: Tensor) -> float:
+    return 1.0
+
+
 class Neither:
     """Neither a function nor a metric."""
 
@@ -335,6 +360,7 @@ class Neither:
         ([rows], "returned a number for each of 30 rows; return their mean"),
         ([imaginary], "returned complex"),
         ([nothing], "returned an empty dict"),
+        ([loss], "Antelope's own metric has that name"),
         ([step], "eval.csv has a column of that name"),
         (["confusion_matrix"], "drawn in plots/"),
         ([Neither], "neither a function"),

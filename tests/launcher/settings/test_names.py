@@ -192,6 +192,14 @@ class TestResolve:
         assert nearest in text
         assert where in text
 
+    def test_a_miss_says_how_to_install_timm_where_it_is_missing(
+        self, workdir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        command = "timm is not installed: pip install 'antelope-ml[timm]'"
+        assert command in error("vit_tiny_patch16_224")
+        assert command not in error("Adamw", "optim")
+
     def test_a_miss_also_names_what_is_here(self, workdir: Path) -> None:
         (workdir / "nets.py").write_text("class MyNetwork: pass\n")
         assert "`MyNetwork`" in error("MyNetwrk")
