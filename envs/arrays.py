@@ -18,7 +18,7 @@ from .scenarios import by_number
 if TYPE_CHECKING:
     from .table_columns import Columns
 
-Headings = tuple[str, ...] | None | dict[str, Any]
+Headings = tuple[str | int, ...] | None | dict[str, Any]
 """The names of a data frame's columns, or a dict of such for a dict of inputs; None: there are none."""
 
 

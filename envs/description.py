@@ -45,6 +45,9 @@ def describe(
     first, held_out = train[0], [arrays for arrays in test if arrays is not None]
     for arrays in (*train[1:], *held_out):
         check_alike(first, arrays)
+    for one, other in zip(train, test, strict=True):
+        if other is not None:
+            check_order(one.headings, other.headings, one.name, "its held-out part", same=True)
     if first.kind == "classes":
         action = _classes(train, held_out)
     elif first.kind == "labels":

@@ -36,7 +36,7 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
         (reading.headings, arrays.headings),
         (reading.target_headings, arrays.target_headings),
     ):
-        check_order(known, given, "The run's data", arrays.name)
+        check_order(known, given, "The run's data", arrays.name, same=True)
     if arrays.kind != kind:
         raise DataError(
             f"The targets of {arrays.name} are {IN_WORDS[arrays.kind]}. The run was trained on "

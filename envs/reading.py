@@ -142,7 +142,7 @@ class Reading:
         return Rows(self, space, raw, name)
 
     @property
-    def _names(self) -> tuple[str, ...] | None:
+    def _names(self) -> tuple[str | int, ...] | None:
         """The names of the columns of a single input."""
         return None if isinstance(self.headings, dict) else self.headings
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...replay import ConfigError
+from ...replay import ConfigError, Space
 from ...replay.batch import Tensors
 from ...replay.tree import leaves, map_tree, named_leaves
 from ..inference.trained import Trained
@@ -164,6 +164,11 @@ def _compare(
     Raises:
         ConfigError: If they differ, or the file cannot be run.
     """
+    action = trained.world.spec.action
+    # Rounding is as large as what an output is computed from: logits near 0 come from numbers near 1, and
+    # values of small units from a sum in those units.
+    small = isinstance(action, Space) and action.kind == "values" and action.stddev is not None
+    least = min(1.0, float(action.stddev.min().clamp(min=1e-30))) if small else 1.0
     for size, inputs, expected in zip(SIZES, graph.examples, graph.expected, strict=True):
         try:
             with torch.no_grad():
@@ -171,7 +176,7 @@ def _compare(
         except Exception as error:  # Of the library that runs it.
             raise _refused(trained, format, error) from error
         for name, wanted in named_leaves(expected).items():
-            far = _distance(found[name], wanted)
+            far = _distance(found[name], wanted, least=least)
             if not far <= _FAR:
                 raise ConfigError(
                     f"Cannot export {trained.name} with format={format}: for {size} inputs, the file's "
@@ -180,14 +185,14 @@ def _compare(
                 )
 
 
-def _distance(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a fraction of the largest value; NaN equals NaN."""
+def _distance(found: Tensor, wanted: Tensor, *, least: float) -> float:
+    """The largest difference, as a fraction of the largest value, or of `least`; NaN equals NaN."""
     if found.shape != wanted.shape:
         return math.inf
     one, two = (x.detach().double().nan_to_num(1e30) for x in (found, wanted))
     if not one.numel():
         return 0.0
-    return float((one - two).abs().max() / two.abs().max().clamp(min=1))
+    return float((one - two).abs().max() / two.abs().max().clamp(min=least))
 
 
 def _by_onnxruntime(session: Any, graph: Graph, inputs: Tensors) -> Tensors:

@@ -223,10 +223,8 @@ def _meant(method: str) -> str | None:
     others = _ELSEWHERE if method.startswith("on_") else _AVALANCHE
     ours = next((ours for pattern, ours in others if re.fullmatch(pattern, method)), None)
     near = [known for known in HOOKS if distance(method, known) <= (3 if len(known) > 8 else 1)]
-    if near and ours in (
-        None,
-        near[0],
-    ):  # `on_stop` is one letter from `on_step`, and means the end.
+    # `on_stop` is one letter from `on_step`, and means the end.
+    if near and ours in (None, near[0]):
         return f"Did you mean `{near[0]}(self, run)`?"
     if ours is not None:
         more = ", by default once an epoch; run.epoch counts them" if "epoch" in method else ""

@@ -341,6 +341,31 @@ class TestWhatCannotBeExported:
         (("torch", "nowhere/net.pt2"), "nowhere does not exist"),
     ],
 )
+class Tiny(nn.Module):
+    noise = 0.0
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return 1e-7 * (self.layer(obs) + self.noise * torch.rand(obs.shape[0], 1))
+
+
+@pytest.mark.parametrize("noise", [0, 0.5])
+def test_values_of_small_units_are_compared_in_their_units(
+    noise: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tiny, "noise", noise)
+    rows = np.random.RandomState(0).randn(60, 3).astype(np.float32)
+    run = ml(model=Tiny, dataset=(rows, 1e-7 * rows[:, 0]), **SHORT, path=tmp_path / "run")
+    if noise:
+        with pytest.raises(ConfigError, match="Does `forward` draw random numbers"):
+            run.export("torch")
+    else:
+        assert run.export("torch").is_file()
+
+
 def test_a_wrong_argument_is_refused_before_anything_is_traced(
     arguments: tuple[str, ...], match: str, tmp_path: Path
 ) -> None:

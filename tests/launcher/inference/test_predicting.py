@@ -322,6 +322,27 @@ def test_columns_of_a_data_frame_are_matched_by_name(tmp_path: Path) -> None:
         run.evaluate((turned, values))
     with pytest.raises(DataError, match="in another order: b, a"):
         ml(**settings, test_dataset=(turned, values))
+    other = frame.rename(columns={"b": "c"})
+    with pytest.raises(DataError, match=r"columns a, b, arrays has a, c\. Give it the same"):
+        run.evaluate((other, values))
+    with pytest.raises(DataError, match="the columns a, b, its held-out part has a, c"):
+        ml(**settings, test_dataset=(other, values))
+
+
+def test_columns_that_pandas_numbered_are_matched_by_number(tmp_path: Path) -> None:
+    rows = np.stack([np.arange(30.0), np.arange(30.0) % 7], 1)
+    frame, values = pandas.DataFrame(rows), rows[:, 0]
+    turned = frame[[1, 0]]
+    run = ml(**QUIET, dataset=(frame, values), path=tmp_path / "frame")
+    expected = run.predict(rows)
+    in_array = ml(**QUIET, dataset=(rows, values), path=tmp_path / "array")
+    for used in (run, antelope.load(run.path), in_array):
+        for given in (frame, turned, frame.set_axis(["a", "b"], axis=1)):
+            assert np.array_equal(used.predict(given), expected)
+        with pytest.raises(DataError, match=r"columns 0, 1, arrays has .* in another order: 1, 0"):
+            used.evaluate((turned, values))
+    of_turned = ml(**QUIET, dataset=(turned, values), path=tmp_path / "turned")
+    assert np.array_equal(of_turned.predict(frame), of_turned.predict(turned))
 
 
 def test_columns_of_a_data_frame_in_a_dict_are_matched_by_name(tmp_path: Path) -> None:

@@ -184,6 +184,15 @@ def test_few_values_of_many_rows_are_kept() -> None:
     assert len(found.output) == len(found.label) <= 4000
 
 
+def test_the_score_of_two_classes_is_the_probability_of_the_second() -> None:
+    logits, label = RANDOM.randn(20, 2), RANDOM.randint(2, size=20)
+    found = ClassPredictions(2)
+    found.add(logits, label, no_images)
+    assert found.scores is not None
+    assert np.allclose(found.scores[0], 1 / (1 + np.exp(logits[:, 0] - logits[:, 1])))
+    assert np.array_equal(found.scores[1], label)
+
+
 def test_curves_are_scikit_learns() -> None:
     label, scores = RANDOM.randint(2, size=300), RANDOM.rand(300).round(2)  # With ties.
     false, true, precision = curves(scores, label)
