@@ -4,7 +4,8 @@ Their own torch format makes int64 of bytes and converts value by value; the col
 as they were saved, and become arrays at once.
 
 feature                        what a model receives
-Value, ClassLabel              the columns of a table (tables.py)
+Value                          a column of a table (tables.py)
+ClassLabel                     a column of a table, of categories
 Image                          a picture, as from a folder
 Array2D to Array5D             an array of that shape and dtype
 List of numbers                an array, or, where lengths differ, a sequence

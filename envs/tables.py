@@ -131,7 +131,10 @@ def with_inputs(
     sources = [_taken(pair.train, pair.table, wishes, known) for pair in pairs]
     if known is None:
         first = pairs[0].table
-        fitted, notes = fit(_joined(sources, pairs), wishes, first.name)
+        # Columns with a list of classes are categories, although they hold numbers.
+        listed = [name for name in sources[0].column_names if name in first.classes]
+        wished = replace(wishes, categories=(*wishes.categories, *listed))
+        fitted, notes = fit(_joined(sources, pairs), wished, first.name)
         rest = [name for name in first.rows.column_names if name not in fitted.names]
         words = word_columns(first.rows)
         known = replace(fitted, left_out=tuple(rest), options=first.options, words=words)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from datasets import Array2D, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from antelope import ConfigError, DataError
+import antelope
+from antelope import ConfigError, DataError, ml
 from antelope.envs.table_world import TableWorld
 from antelope.launcher.assembly.data import build_data
 from antelope.launcher.settings.compose import compose
@@ -77,6 +78,19 @@ class TestColumns:
         part = Dataset.from_dict({"age": [1.0, 2.0] * 10, "city": ["a", "b"] * 10, "y": [0.5] * N})
         world = read(dataset=part, target="y")
         assert set(world.spec.obs) == {"numbers", "categories"}
+
+    def test_of_classes_among_the_inputs_are_categories(self, tmp_path: Path) -> None:
+        kind = np.arange(N) % 3
+        features = Features(
+            {"kind": ClassLabel(names=["a", "b", "c"]), "label": ClassLabel(names=NAMES)}
+        )
+        part = Dataset.from_dict({"kind": kind, "label": LABELS}, features=features)
+        settings = {"dataset": part, "target": "label"}
+        assert read(**settings).spec.obs.ids == 4  # And one for unknown ones.
+        run = ml(**settings, train_steps=20, plot=False, progress=False, path=tmp_path / "run")
+        expected = run(part)
+        assert torch.equal(run([{"kind": int(number)} for number in kind]), expected)
+        assert torch.equal(antelope.load(run.path)({"kind": kind}), expected)
 
     def test_of_several_kinds_are_a_dict_by_name(self) -> None:
         part = data(Image(), list(PIXELS)).add_column("age", [1.0] * N)
