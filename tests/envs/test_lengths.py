@@ -41,6 +41,12 @@ def test_steps_may_be_vectors():
     ]  # fmt: skip
 
 
+def test_steps_of_integers_and_floats_keep_their_values():
+    for first, *others in ([1, 2**40], [0.5]), ([0.5], [1, 2**40]):
+        column = sequences([np.array(first), *(torch.tensor(row) for row in others)], "X")
+        assert column.values.tolist() == [*first, *others[0]]
+
+
 @pytest.mark.parametrize(
     "given",
     [
