@@ -155,12 +155,13 @@ def test_a_trained_model_predicts_raw_sequences_after_it_is_loaded(tmp_path):
 
 def test_sequences_that_have_changed_since_are_pointed_out(tmp_path):
     rows, labels = tokens()
-    run = ml(dataset=(rows, labels), path=tmp_path / "run", **QUIET)
-    load = functools.partial(antelope.load, run.path)
+    held_out = {"test_dataset": tokens(8, seed=1)}
+    run = ml(dataset=(rows, labels), path=tmp_path / "run", **held_out, **QUIET)
+    load = functools.partial(antelope.load, run.path, **held_out)
     assert load(dataset=(rows, labels)).evaluate() == run.metrics
     for changed in (
         [[*row[:-1], 9 - row[-1]] if len(row) > 4 else row for row in rows],
-        [*rows[:-2], rows[-2][:-1], [*rows[-1], 2]],
+        [*rows[:-2], rows[-2][:-1], [rows[-2][-1], *rows[-1]]],  # The same steps in turn.
     ):
         with pytest.raises(DataError, match="has changed since"):
             load(dataset=(changed, labels)).evaluate()
