@@ -47,7 +47,11 @@ def in_order(inputs: Any, known: Names | None, name: str) -> Any:
             f"{name[:1].upper()}{name[1:]} lack the column {missing[0]!r}. The run was trained on the "
             f"columns {_in_words(known)}; these are {_in_words(found)}."
         )
-    return inputs[list(known)]
+    if not hasattr(inputs, "iloc"):
+        return inputs[list(known)]
+    # By place, as pandas would take truth values for a choice of rows.
+    places = [found.index(column) for column in known]
+    return inputs.iloc[places] if row else inputs.iloc[:, places]
 
 
 def check_order(
