@@ -316,6 +316,9 @@ def test_columns_of_a_data_frame_are_matched_by_name(tmp_path: Path) -> None:
     assert np.array_equal(antelope.load(run.path).predict(turned), expected)
     assert np.array_equal(run.predict(frame.to_numpy()), expected)
     assert np.array_equal(run.predict(turned.iloc[9]), run.predict(frame[9:10]))
+    numbered = frame.set_axis([0, 1], axis=1)
+    assert np.array_equal(run.predict(numbered), expected)
+    assert run.evaluate((numbered, values)) == run.evaluate((frame, values))
     with pytest.raises(DataError, match=r"lack the column 'b'\. The run was trained on .* a, b"):
         run.predict(frame.rename(columns={"b": "c"}))
     with pytest.raises(DataError, match="in another order: b, a"):
@@ -332,17 +335,20 @@ def test_columns_of_a_data_frame_are_matched_by_name(tmp_path: Path) -> None:
 def test_columns_that_pandas_numbered_are_matched_by_number(tmp_path: Path) -> None:
     rows = np.stack([np.arange(30.0), np.arange(30.0) % 7], 1)
     frame, values = pandas.DataFrame(rows), rows[:, 0]
-    turned = frame[[1, 0]]
+    turned, named = frame[[1, 0]], frame.set_axis(["a", "b"], axis=1)
     run = ml(**QUIET, dataset=(frame, values), path=tmp_path / "frame")
     expected = run.predict(rows)
     in_array = ml(**QUIET, dataset=(rows, values), path=tmp_path / "array")
     for used in (run, antelope.load(run.path), in_array):
-        for given in (frame, turned, frame.set_axis(["a", "b"], axis=1)):
+        for given in (frame, turned, named):
             assert np.array_equal(used.predict(given), expected)
+        assert used.evaluate((named, values)) == used.evaluate((frame, values))
         with pytest.raises(DataError, match=r"columns 0, 1, arrays has .* in another order: 1, 0"):
             used.evaluate((turned, values))
     of_turned = ml(**QUIET, dataset=(turned, values), path=tmp_path / "turned")
     assert np.array_equal(of_turned.predict(frame), of_turned.predict(turned))
+    with pytest.raises(DataError, match=r"columns 1, 0, arrays has .* in another order: 0, 1"):
+        of_turned.evaluate((rows, values))
 
 
 def test_columns_of_a_data_frame_in_a_dict_are_matched_by_name(tmp_path: Path) -> None:
