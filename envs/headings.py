@@ -65,7 +65,7 @@ def check_order(
     others = dict(walk(other))
     for path, columns in walk(first):
         found = others.get(path)
-        columns, found = _known(columns, found), _known(found, columns)
+        columns = _known(columns, found)
         if columns is None or found is None or columns == found:
             continue
         has = f"{name} has the columns {_in_words(columns)}{f' in{called(path)}' if path else ''}"
@@ -82,11 +82,7 @@ def check_order(
 
 def _known(names: Names | None, others: Names | None) -> Names | None:
     """Names of columns; where there are none, those that pandas gives, if others are the same numbers."""
-    if (
-        names is None
-        and others is not None
-        and sorted(others, key=str) == sorted(range(len(others)), key=str)
-    ):
+    if names is None and others is not None and set(others) == set(range(len(others))):
         return tuple(range(len(others)))
     return names
 

@@ -348,7 +348,9 @@ def test_columns_that_pandas_numbered_are_matched_by_number(tmp_path: Path) -> N
     of_turned = ml(**QUIET, dataset=(turned, values), path=tmp_path / "turned")
     assert np.array_equal(of_turned.predict(frame), of_turned.predict(turned))
     with pytest.raises(DataError, match=r"columns 1, 0, arrays has .* in another order: 0, 1"):
-        of_turned.evaluate((rows, values))
+        of_turned.evaluate((frame, values))
+    expected = of_turned.evaluate((turned, values))
+    assert of_turned.evaluate((turned.to_numpy(), values)) == expected
 
 
 def test_columns_of_a_data_frame_in_a_dict_are_matched_by_name(tmp_path: Path) -> None:
