@@ -14,7 +14,7 @@ from torch import Tensor
 from .batch import Batch
 from .devices import destination
 from .errors import CheckpointError, ConfigError
-from .padding import MARKED, marks_steps, resized
+from .padding import MARKED, longest_of, resized
 from .transfer import upload
 from .tree import Path, from_paths, walk
 
@@ -95,6 +95,7 @@ class Memory:
         self.seen = 0
         self._size = 0
         self._columns: dict[Path, Tensor] = {}  # `[capacity, *shape]`; rows 0.._size-1 are filled.
+        self._are_sequences = False  # Known to be, once a longer batch has asked.
         # Of every policy but the reservoir: the rows of each class, the ring's from the oldest,
         # herding's from the best.
         self._classes: dict[int, list[int]] = {}
@@ -334,6 +335,7 @@ class Memory:
                     )
                     for path, field in rows.items()
                 }
+                self._are_sequences = False
         except RuntimeError as error:  # How torch reports that memory is exhausted.
             size = sum(field[:1].nbytes for field in rows.values()) * self.capacity / 1e9
             raise ConfigError(
@@ -405,14 +407,28 @@ class Memory:
 
     def _as_long(self, fields: dict[Path, Any]) -> dict[Path, Any]:
         """A batch's sequences as long as those held; if the batch has longer ones, those held grow."""
-        mask = fields.get(_MASK)
-        if not marks_steps(mask, fields.get(_LENGTH)):
-            return fields
-        longest = max(mask.shape[1], self._columns[_MASK].shape[1])
+        widths = [
+            {
+                c.shape[1]
+                for p, c in rows.items()
+                if p in _PADDED and isinstance(c, Tensor) and c.dim() > 1
+            }
+            for rows in (self._columns, fields)
+        ]
+        if [len(some) for some in widths] != [1, 1] or widths[0] == widths[1]:
+            return fields  # As long as those held, or not sequences: fields that only have these names.
+        if not self._are_sequences:  # Asked once: on an accelerator it waits.
+            mask, length = (self._columns.get(path) for path in (_MASK, _LENGTH))
+            held = [None if c is None else c[: self._size] for c in (mask, length)]
+            self._are_sequences = longest_of(*held) is not None
+            if not self._are_sequences:
+                return fields
+        longest = max(*widths[0], *widths[1])
 
         def padded(path: Path, field: Any) -> Any:
-            sequences = path in _PADDED and isinstance(field, Tensor) and field.dim() > 1
-            return resized(field, longest) if sequences else field
+            return (
+                resized(field, longest) if path in _PADDED and isinstance(field, Tensor) else field
+            )
 
         self._columns = {path: padded(path, column) for path, column in self._columns.items()}
         return {path: padded(path, field) for path, field in fields.items()}
@@ -502,11 +518,10 @@ def _herd(features: Tensor, n: int) -> list[int]:
 
 def _shortened(columns: dict[Path, Tensor]) -> dict[Path, Tensor]:
     """Rows with a `mask`: sequences as long as the longest of them, anything else unchanged."""
-    length = columns.get(_LENGTH)
     # On an accelerator this waits for the lengths, but a model need not read what is only padding.
-    if length is None or not marks_steps(columns[_MASK], length):
+    longest = longest_of(columns[_MASK], columns.get(_LENGTH))
+    if longest is None:
         return columns
-    longest = int(length.max())
     return {path: resized(c, longest) if path in _PADDED else c for path, c in columns.items()}
 
 

@@ -10,7 +10,7 @@ Legend: B rows, T steps of the longest of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,19 +63,19 @@ def mask_of(length: Tensor, longest: int) -> Tensor:
     return torch.arange(longest, device=length.device) < length[:, None]
 
 
-def marks_steps(mask: object, length: object) -> TypeGuard[Tensor]:
-    """Whether a batch's fields `mask` and `length` say which steps are real; others may have their names.
+def longest_of(mask: object, length: object) -> int | None:
+    """The most real steps of a row, if a batch's fields `mask` and `length` say which steps are real.
 
-    On an accelerator this waits for their values.
+    None: they are other fields of these names. On an accelerator this waits once, for that number.
     """
-    if not (isinstance(mask, Tensor) and isinstance(length, Tensor)):
-        return False
-    if (mask.dim(), length.dim()) != (2, 1) or (mask.dtype, length.dtype) != (
-        torch.bool,
-        torch.int64,
-    ):
-        return False
-    return torch.equal(mask, mask_of(length, mask.shape[1]))
+    if not (isinstance(mask, Tensor) and isinstance(length, Tensor) and len(length)):
+        return None
+    kinds = (mask.dim(), length.dim(), mask.dtype, length.dtype)
+    if kinds != (2, 1, torch.bool, torch.int64):
+        return None
+    alike = (mask == mask_of(length, mask.shape[1])).all()
+    longest = int(torch.where(alike, length.max(), -1))
+    return None if longest < 0 else longest
 
 
 def resized(field: Tensor, longest: int) -> Tensor:
