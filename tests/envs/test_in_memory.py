@@ -16,7 +16,7 @@ from antelope.envs import datasets, in_memory, read
 from antelope.envs.images import Pictures
 from antelope.envs.items import decode
 from antelope.envs.labels import as_targets, read_targets
-from antelope.replay import LazyColumn
+from antelope.replay import DataError, LazyColumn
 
 N = 12
 
@@ -186,6 +186,11 @@ class TestTensorDatasets:
     def test_rows_may_be_named_in_any_way(self, indices: Any) -> None:
         arrays = read(Subset(TensorDataset(*pairs()), indices), name="mine")
         assert torch.as_tensor(arrays.inputs)[:, 0].tolist() == [6, 8, 10]
+
+    @pytest.mark.parametrize("row", [N, -N - 1])
+    def test_a_row_that_there_is_not_is_named(self, row: int) -> None:
+        with pytest.raises(DataError, match=f"index {row} is out of bounds"):
+            read(Subset(TensorDataset(*pairs()), [0, row]), name="mine")
 
     @pytest.mark.parametrize(
         "wrap",

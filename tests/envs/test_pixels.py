@@ -221,6 +221,13 @@ def test_predictions_are_the_classes_that_the_masks_hold() -> None:
         run.evaluate(dataset=(images, masks))
 
 
+def test_masks_in_arrays_may_have_one_channel() -> None:
+    images, masks = squares()
+    part = read((images, masks[:, None]), name="mine")
+    assert part.kind == "pixels"
+    assert torch.equal(part.targets, read((images, masks), name="mine").targets)
+
+
 def test_masks_of_another_size_are_refused() -> None:
     images, masks = squares()
     with pytest.raises(DataError, match=r"integers of 6 x 10 .* images have 12 x 10"):
