@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -454,6 +456,19 @@ class TestWorkers:
             assert dict(parallel._in_copies(work, range(5), 2)) == {n: n for n in range(5)}
         finally:
             signal.signal(signal.SIGINT, before)
+
+    def test_they_end_at_once_whatever_this_process_does_with_the_signal(self) -> None:
+        def work(block: int) -> int:
+            time.sleep(20 * (block > 1))
+            return block
+
+        began, before = time.monotonic(), signal.signal(signal.SIGTERM, lambda *_: None)
+        try:
+            with closing(parallel._in_copies(work, range(4), 2)) as results:
+                assert sorted([next(results), next(results)]) == [(0, 0), (1, 1)]
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert time.monotonic() - began < 15
 
     def test_a_worker_that_dies_is_an_error_that_says_what_to_do(self) -> None:
         def work(block: int) -> None:

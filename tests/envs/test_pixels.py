@@ -309,6 +309,16 @@ def test_masks_that_lie_on_their_side_are_refused() -> None:
         mask_of((Image.new("L", (9, 6)), np.zeros((9, 6), np.uint8)), Decoder(), "mine")
 
 
+def test_targets_that_are_no_masks_are_left_alone() -> None:
+    pictures = Decoder()
+    pictures.size = (3, 2)
+    for shape in ((9,), (6, 9, 4), (0, 9)):
+        target = np.zeros(shape, np.int64)
+        assert mask_of((Image.new("L", (9, 6)), target), pictures, "mine") is target
+    depths = torch.rand(6, 9)
+    assert mask_of((Image.new("L", (9, 6)), depths), pictures, "mine") is depths
+
+
 # ------------------------------------------------------------------------------ augmentation
 
 
@@ -369,6 +379,7 @@ def test_colours_change_images_alone() -> None:
     ("settings", "says"),
     [
         ({"aug": v2.RandomRotation(10)}, "RandomRotation may move pixels"),
+        ({"aug": v2.RandomCrop((12, 10), padding=2, fill=7)}, "RandomCrop may .*without fill="),
         ({"aug": v2.RandomApply([v2.RandomHorizontalFlip()])}, "RandomHorizontalFlip may move"),
         ({"aug": lambda images: images.flip(-1)}, "may move pixels"),
         ({"aug": "RandomHorizontalFlip", "strategy": "er"}, "Leave strategy= out"),
