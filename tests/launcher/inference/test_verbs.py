@@ -110,12 +110,16 @@ def test_predict_writes_whole_files_a_part_at_a_time(
     assert np.array_equal(np.array(written, np.float32), run.predict_proba(images))
     texts = [row["probability_0"] for row in rows]
     assert texts == [str(np.float32(text)) for text in texts]  # No more digits than they have.
+    Path("folder.csv").mkdir()
     before = sorted(os.listdir())
     np.save("wrong.npy", np.concatenate([images, images]).astype(np.float64))
     assert ml("predict", "run", "wrong.npy", "model=Model", "out=found.csv") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=found.txt") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=no/found.csv") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=./images.npy") == 2
+    capsys.readouterr()
+    assert ml("predict", "run", "images.npy", "model=Model", "out=folder.csv") == 2
+    assert "out=folder.csv is a folder" in capsys.readouterr().err
     assert np.array_equal(np.load("images.npy"), images)
     assert sorted(os.listdir()) == sorted([*before, "wrong.npy"])
     with open("found.csv", newline="") as file:  # The earlier one is untouched.
