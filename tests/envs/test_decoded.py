@@ -6,8 +6,11 @@ import errno
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from antelope.envs import decoded, parallel, statistics
+from antelope.envs import decoded, in_memory, parallel, statistics
 from antelope.envs.arrays import Arrays
 from antelope.envs.datasets import read
 from antelope.envs.decoded import Cache
@@ -160,6 +163,16 @@ def test_what_has_changed_is_decoded_again_and_replaces_the_old(photos: Path, ch
         assert int((everything == red).flatten(1).all(1).sum()) == 1
 
 
+def test_folders_of_the_same_name_are_kept_apart(photos: Path) -> None:
+    other = photos.parent / "elsewhere" / "photos"
+    shutil.copytree(photos, other)
+    told = Told()
+    for root in (photos, other) * 2:
+        pictures, cache = Pictures(colour=True), Cache([photos.parent / "decoded"], told)
+        read(open_folder(root).train, name="photos", pictures=pictures, cache=cache)
+    assert len(told.lines) == 2
+
+
 def test_other_sizes_of_the_same_pictures_are_kept_beside_each_other(photos: Path) -> None:
     kept(photos, size=4)
     kept(photos, size=3)
@@ -266,7 +279,7 @@ def test_without_a_place_to_keep_them_pictures_are_decoded_in_memory(
         patch.setattr(decoded, "_reserve", full)
         train, _, cache = kept(photos)
     assert pixels(train).shape == (32, 3, 6, 5)
-    assert "no space left on device" in cache.notes[0]
+    assert cache.notes[0].endswith("decoded: no space left on device)")
 
 
 def test_more_than_half_of_the_free_space_is_never_taken(
@@ -284,6 +297,15 @@ def test_the_next_folder_is_tried_where_the_first_is_read_only(photos: Path) -> 
     cache = Cache(folders, Told())
     read(open_folder(photos).train, name="photos", pictures=Pictures(colour=True), cache=cache)
     assert (len(entries(photos)), cache.notes) == (1, [])
+
+
+def test_where_none_can_be_written_to_the_note_names_the_first(photos: Path) -> None:
+    (photos.parent / "file").write_text("")
+    first, second = (photos.parent / "file" / name for name in ("first", "second"))
+    cache = Cache([first, second], Told())
+    read(open_folder(photos).train, name="photos", pictures=Pictures(colour=True), cache=cache)
+    assert f"({first}: " in cache.notes[0]
+    assert str(second) not in cache.notes[0]
 
 
 def test_two_at_once_decode_once(photos: Path) -> None:
@@ -312,13 +334,20 @@ def test_a_folder_that_is_too_small_to_matter_leaves_no_files(
 
 
 def test_parts_agree_on_a_size_that_all_pictures_decide(photos: Path) -> None:
-    wide = open_folder(photos).split().held_out
-    assert wide is not None
-    for file in wide.paths:
+    parts = open_folder(photos).split()
+    assert parts.held_out is not None
+    # Most pictures are large, but not most of those to learn from, nor most of the first 32.
+    for file in parts.held_out.paths + parts.train.paths[-15:]:
         Image.new("RGB", (50, 60), "red").save(file)
-    whole = read(open_folder(photos).train, name="photos", pictures=Pictures(colour=True))
     train, held_out, _ = kept(photos)
-    assert whole.inputs.shape[1:] == train.inputs.shape[1:] == held_out.inputs.shape[1:]
+    assert train.inputs.shape[1:] == held_out.inputs.shape[1:] == (3, 60, 50)
+
+
+def test_that_pictures_were_resized_is_said_each_time(photos: Path) -> None:
+    for _ in range(2):
+        pictures, cache = Pictures(4, colour=True), Cache([photos.parent / "decoded"], Told())
+        read(open_folder(photos).train, name="photos", pictures=pictures, cache=cache)
+        assert pictures.describe() == "images of 5 x 6 resized to 4 x 4 pixels"
 
 
 def test_rows_can_be_written_to_without_changing_the_file(photos: Path) -> None:
@@ -383,6 +412,13 @@ class TestTorchvision:
         read(ImageFolder(str(photos), loader=opened), name="photos", cache=cache)
         assert entries(photos) == []
 
+    def test_pictures_of_another_backend_are_not_known(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert in_memory.files(ImageFolder(str(photos))) is not None
+        monkeypatch.setattr("torchvision.get_image_backend", lambda: "accimage")
+        assert in_memory.files(ImageFolder(str(photos))) is None
+
     def test_rows_of_one_larger_than_memory_are_not_copied(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -408,6 +444,31 @@ class TestWorkers:
 
         with pytest.raises(OSError, match="No space left"):
             list(getattr(parallel, how)(work, range(5), 2))
+
+    def test_an_interrupt_is_left_to_the_process_that_started_them(self) -> None:
+        def work(block: int) -> int:
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C in a console reaches all processes.
+            return block
+
+        # A shell's background jobs ignore SIGINT, and so would their copies.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            assert dict(parallel._in_copies(work, range(5), 2)) == {n: n for n in range(5)}
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def test_they_end_at_once_whatever_this_process_does_with_the_signal(self) -> None:
+        def work(block: int) -> int:
+            time.sleep(20 * (block > 1))
+            return block
+
+        began, before = time.monotonic(), signal.signal(signal.SIGTERM, lambda *_: None)
+        try:
+            with closing(parallel._in_copies(work, range(4), 2)) as results:
+                assert sorted([next(results), next(results)]) == [(0, 0), (1, 1)]
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert time.monotonic() - began < 15
 
     def test_a_worker_that_dies_is_an_error_that_says_what_to_do(self) -> None:
         def work(block: int) -> None:

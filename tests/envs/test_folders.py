@@ -142,6 +142,7 @@ class TestParts:
             ("TRAIN", "VAL"),
             ("train", "validation"),
             ("trn", "dev"),
+            ("trainval", "test"),
             ("tr", "te"),
             ("train", "held_out"),
             ("seg_train", "seg_test"),

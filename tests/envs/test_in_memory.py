@@ -16,7 +16,7 @@ from antelope.envs import datasets, in_memory, read
 from antelope.envs.images import Pictures
 from antelope.envs.items import decode
 from antelope.envs.labels import as_targets, read_targets
-from antelope.replay import LazyColumn
+from antelope.replay import DataError, LazyColumn
 
 N = 12
 
@@ -131,8 +131,9 @@ class TestTorchvision:
         assert read(source, name="mine").targets.tolist() == [2, *([1, 2, 0] * 4)[: N - 1]]
         setattr(source, key, [1] * N)
         assert read(source, name="mine").targets.tolist() == [1] * N
-        setattr(source, key, np.array([0.0, 1.9] * (N // 2)))
-        check_same(source)  # MNIST and SVHN make whole numbers of them, CIFAR10 does not.
+        for targets in (np.array([0.0, 1.9] * (N // 2)), [0.0, 1.9] * (N // 2)):
+            setattr(source, key, targets)
+            check_same(source)  # MNIST and SVHN make whole numbers of them, CIFAR10 does not.
 
     def test_items_of_a_subclass(self) -> None:
         source = held("MNIST")
@@ -187,6 +188,11 @@ class TestTensorDatasets:
         arrays = read(Subset(TensorDataset(*pairs()), indices), name="mine")
         assert torch.as_tensor(arrays.inputs)[:, 0].tolist() == [6, 8, 10]
 
+    @pytest.mark.parametrize("row", [N, -N - 1])
+    def test_a_row_that_there_is_not_is_named(self, row: int) -> None:
+        with pytest.raises(DataError, match=f"index {row} is out of bounds"):
+            read(Subset(TensorDataset(*pairs()), [0, row]), name="mine")
+
     @pytest.mark.parametrize(
         "wrap",
         [
@@ -220,6 +226,16 @@ class TestTensorDatasets:
                 return 3
 
         assert len(read(Short(*pairs()), name="mine")) == 3
+
+    def test_attributes_that_a_subclass_computes(self) -> None:
+        class Twice(TensorDataset):
+            def __getattribute__(self, name: str) -> Any:
+                found = super().__getattribute__(name)
+                return tuple(2 * tensor for tensor in found) if name == "tensors" else found
+
+        inputs, targets = pairs()
+        arrays = read(Twice(inputs, targets), name="mine")
+        assert torch.equal(torch.as_tensor(arrays.inputs), 2 * inputs)
 
     def test_tensors_that_a_subclass_computes(self) -> None:
         class Twice(TensorDataset):

@@ -21,6 +21,7 @@ from antelope.envs.numbering import number_labels
 from antelope.envs.pixel_classes import pixel_space
 from antelope.envs.pixel_masks import mask_of
 from antelope.launcher.assembly.mask_augmentation import AlignedAugmentation
+from antelope.launcher.inference.prediction_files import write_predictions
 
 QUICK: dict[str, Any] = {"plot": False, "progress": False, "train_steps": 12, "batch_size": 8}
 
@@ -215,10 +216,20 @@ def test_predictions_are_the_classes_that_the_masks_hold() -> None:
     shifted = np.where(masks == 255, 255, masks + 5)
     run = trained(dataset=(images, shifted), test_dataset=None)
     assert set(np.unique(run.predict(images))) <= {5, 6, 7}
+    with pytest.raises(ConfigError, match=r"shape \[12, 10\] each, .* Write them to a \.npy file"):
+        write_predictions(run.predictor("ml predict"), images, Path("found.csv"))
+    assert not Path("found.csv").exists()
     again = run.evaluate(dataset=(images, shifted))
     assert again["accuracy"] == pytest.approx((run.predict(images) == shifted)[masks != 255].mean())
     with pytest.raises(DataError, match="pixels of class 0, which is not among"):
         run.evaluate(dataset=(images, masks))
+
+
+def test_masks_in_arrays_may_have_one_channel() -> None:
+    images, masks = squares()
+    part = read((images, masks[:, None]), name="mine")
+    assert part.kind == "pixels"
+    assert torch.equal(part.targets, read((images, masks), name="mine").targets)
 
 
 def test_masks_of_another_size_are_refused() -> None:
@@ -293,6 +304,21 @@ def test_masks_in_colour_or_of_another_size_are_refused() -> None:
         trained(dataset=Pictures("L", crop=1), test_dataset=None, image_size=8)
 
 
+def test_masks_that_lie_on_their_side_are_refused() -> None:
+    with pytest.raises(DataError, match=r"has 9 x 6 pixels .* its picture 6 x 9"):
+        mask_of((Image.new("L", (9, 6)), np.zeros((9, 6), np.uint8)), Decoder(), "mine")
+
+
+def test_targets_that_are_no_masks_are_left_alone() -> None:
+    pictures = Decoder()
+    pictures.size = (3, 2)
+    for shape in ((9,), (6, 9, 4), (0, 9)):
+        target = np.zeros(shape, np.int64)
+        assert mask_of((Image.new("L", (9, 6)), target), pictures, "mine") is target
+    depths = torch.rand(6, 9)
+    assert mask_of((Image.new("L", (9, 6)), depths), pictures, "mine") is depths
+
+
 # ------------------------------------------------------------------------------ augmentation
 
 
@@ -353,6 +379,7 @@ def test_colours_change_images_alone() -> None:
     ("settings", "says"),
     [
         ({"aug": v2.RandomRotation(10)}, "RandomRotation may move pixels"),
+        ({"aug": v2.RandomCrop((12, 10), padding=2, fill=7)}, "RandomCrop may .*without fill="),
         ({"aug": v2.RandomApply([v2.RandomHorizontalFlip()])}, "RandomHorizontalFlip may move"),
         ({"aug": lambda images: images.flip(-1)}, "may move pixels"),
         ({"aug": "RandomHorizontalFlip", "strategy": "er"}, "Leave strategy= out"),

@@ -78,6 +78,17 @@ def test_a_loaded_run_asks_for_data_that_was_an_object(run: Run) -> None:
         antelope.load(run.path, dataset=(X, Y[::-1].copy())).outputs()
 
 
+def test_a_loaded_run_tells_other_inputs_with_the_same_labels_and_statistics(
+    tmp_path: Path,
+) -> None:
+    train, test = np.random.default_rng(1).integers(0, 256, (2, 60, 4), dtype=np.uint8)
+    ml(dataset=(train, Y), test_dataset=(test, Y), path=tmp_path / "run", **QUIET)
+    for one, other in ((train[::-1].copy(), test), (train, test[::-1].copy())):
+        given: dict[str, Any] = {"dataset": (one, Y), "test_dataset": (other, Y)}
+        with pytest.raises(DataError, match="is different data of the same name"):
+            antelope.load(tmp_path / "run", **given).evaluate()
+
+
 def test_a_loaded_run_says_that_it_does_not_repeat_the_metrics_of_the_user(
     tmp_path: Path,
 ) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import antelope
 from antelope import CheckpointError, ConfigError, ml
+from antelope.launcher.inference.loaded_strategies import predicting
 from antelope.launcher.record import checkpoint
 
 from .test_policy import Forward, environment
@@ -240,6 +241,11 @@ def test_runs_of_0_4_0_are_loaded_by_looking_at_what_they_learnt_in() -> None:
     loaded = antelope.load(WRITTEN / "sequence", model=Small)
     assert loaded.accuracy_matrix.shape == (1, 2)
     assert loaded.metrics["accuracy"] == loaded.accuracy_matrix[0, 0]
+
+
+def test_strategies_of_runs_of_0_4_0_that_predict_are_known_by_their_names() -> None:
+    kept: dict[str, Any] = {"strategies": {"ewc": {}, "icarl": {}, "mine": {}}}
+    assert predicting(kept) == ["icarl"]
 
 
 def test_spaces_that_cannot_be_written_down_are_looked_at_again(tmp_path: Path) -> None:

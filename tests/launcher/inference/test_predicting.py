@@ -233,6 +233,21 @@ def test_a_memory_mapped_file_is_read_in_parts(
         assert torch.equal(run(tmp_path / file), run(PIXELS))
 
 
+def test_the_inputs_among_several_arrays_of_a_file_are_known_by_their_names(
+    runs: dict[str, tuple[Run, Any]], tmp_path: Path
+) -> None:
+    run, _ = runs["pixels"]
+    file = tmp_path / "arrays.npz"
+    for name in ("inputs", "x", "X", "x_test"):
+        np.savez(file, **{"a": WORDS, name: PIXELS})
+        assert torch.equal(run(file), run(PIXELS))
+    np.savez(file, PIXELS, WORDS)
+    assert torch.equal(run(file), run(PIXELS))
+    np.savez(file, a=PIXELS, b=WORDS)
+    with pytest.raises(DataError, match="holds a, b: name the inputs `inputs`"):
+        run(file)
+
+
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Runs over Digits as five tasks, with strategies that predict and without."""

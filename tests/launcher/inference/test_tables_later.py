@@ -13,6 +13,8 @@ import torch
 
 import antelope
 from antelope import DataError, Run, ml
+from antelope.launcher.inference.loaded_world import LoadedData
+from antelope.replay.tree import leaves
 
 QUIET: dict[str, Any] = {"plot": False, "progress": False, "epochs": 1, "batch_size": 16}
 N = 60
@@ -43,6 +45,14 @@ def run(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_categories_of_different_sizes_are_loaded(run: Run, table: pd.DataFrame) -> None:
     again = antelope.load(run.path)
     assert (again.predict_proba(table) == run.predict_proba(table)).all()
+
+
+def test_random_rows_of_a_loaded_run_hold_categories_of_their_columns(run: Run) -> None:
+    rows = LoadedData("rows", run.spec, []).example(500, torch.device("cpu"))
+    sizes = [space.nvec for space in leaves(run.spec.obs)]
+    assert any(sizes)
+    for size, column in zip(sizes, leaves(rows), strict=True):
+        assert not size or (column.amax(0) + 1).tolist() == list(size)
 
 
 def test_words_of_a_text_file_stay_words_where_all_of_them_read_as_numbers(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 import antelope
@@ -97,6 +98,7 @@ def test_predict_writes_whole_files_a_part_at_a_time(
     images = np.random.default_rng(0).integers(0, 17, (40, 8, 8), dtype=np.uint8)
     np.save("images.npy", images)
     run = antelope.load("run", trust=True)
+    Path("found.csv").write_text("of another run")
     for ending in ("csv", "parquet", "npy"):
         assert ml("predict", "run", "images.npy", "model=Model", f"out=found.{ending}") == 0
     assert np.array_equal(np.load("found.npy"), run.predict(images))
@@ -106,16 +108,38 @@ def test_predict_writes_whole_files_a_part_at_a_time(
     assert [int(row["prediction"]) for row in rows] == run.predict(images).tolist()
     written = [[float(row[f"probability_{i}"]) for i in range(10)] for row in rows]
     assert np.array_equal(np.array(written, np.float32), run.predict_proba(images))
+    texts = [row["probability_0"] for row in rows]
+    assert texts == [str(np.float32(text)) for text in texts]  # No more digits than they have.
+    Path("folder.csv").mkdir()
     before = sorted(os.listdir())
     np.save("wrong.npy", np.concatenate([images, images]).astype(np.float64))
     assert ml("predict", "run", "wrong.npy", "model=Model", "out=found.csv") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=found.txt") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=no/found.csv") == 2
     assert ml("predict", "run", "images.npy", "model=Model", "out=./images.npy") == 2
+    capsys.readouterr()
+    assert ml("predict", "run", "images.npy", "model=Model", "out=folder.csv") == 2
+    assert "out=folder.csv is a folder" in capsys.readouterr().err
     assert np.array_equal(np.load("images.npy"), images)
     assert sorted(os.listdir()) == sorted([*before, "wrong.npy"])
     with open("found.csv", newline="") as file:  # The earlier one is untouched.
         assert list(csv.DictReader(file)) == rows
+
+
+def test_predictions_of_files_stand_beside_their_paths(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antelope.launcher.inference.predicting.rows_at_once", lambda *_: 3)
+    Path("photos").mkdir()
+    files = [f"photos/{number}.png" for number in range(8)]
+    for number, path in enumerate(files):
+        Image.fromarray(np.full((8, 8), 30 * number, np.uint8)).save(path)
+    assert ml("predict", "run", "photos", "model=Model") == 0
+    with open("predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == files
+    predicted = antelope.load("run", trust=True).predict(files)
+    assert [int(row["prediction"]) for row in rows] == predicted.tolist()
 
 
 def test_resume_continues_from_the_runs_own_settings(
