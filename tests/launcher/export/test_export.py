@@ -329,18 +329,6 @@ class TestWhatCannotBeExported:
         assert left(tmp_path) == {"run", "model.pt2"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        (("onxx",), "expected one of onnx, torch, safetensors. Did you mean `onnx`"),
-        (("net.onnx",), r"net.onnx is a file: run.export\('onnx', 'net.onnx'\)"),
-        (
-            ("torch", "net.onnx"),
-            "a name for format=onnx, not for format=torch, whose files end in .pt2",
-        ),
-        (("torch", "nowhere/net.pt2"), "nowhere does not exist"),
-    ],
-)
 class Tiny(nn.Module):
     noise = 0.0
 
@@ -366,6 +354,18 @@ def test_values_of_small_units_are_compared_in_their_units(
         assert run.export("torch").is_file()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("onxx",), "expected one of onnx, torch, safetensors. Did you mean `onnx`"),
+        (("net.onnx",), r"net.onnx is a file: run.export\('onnx', 'net.onnx'\)"),
+        (
+            ("torch", "net.onnx"),
+            "a name for format=onnx, not for format=torch, whose files end in .pt2",
+        ),
+        (("torch", "nowhere/net.pt2"), "nowhere does not exist"),
+    ],
+)
 def test_a_wrong_argument_is_refused_before_anything_is_traced(
     arguments: tuple[str, ...], match: str, tmp_path: Path
 ) -> None:
