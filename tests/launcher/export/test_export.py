@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ class TestOnData:
         with safe_open(file, framework="pt") as opened:
             (given,) = json.loads(opened.metadata()["inputs"])
         raw = torch.randint(0, 17, (5, 1, 8, 8), dtype=torch.uint8)
-        assert given["preparation"] == "(x - mean) / stddev"
+        assert (given["dtype"], given["preparation"]) == ("float32", "(x - mean) / stddev")
         mean, stddev = (torch.tensor(given[name]).view(-1, 1, 1) for name in ("mean", "stddev"))
         torch.testing.assert_close(again((raw - mean) / stddev), run(raw), rtol=1e-4, atol=1e-5)
 
@@ -195,6 +196,10 @@ class TestOnData:
         raw = torch.randint(0, 17, (4, 1, 8, 8), dtype=torch.uint8)
         outputs = [torch.export.load(file).module()(raw) for file in (one, two)]
         assert torch.equal(*outputs)
+
+    def test_other_libraries_log_again_after_an_export(self, tmp_path: Path) -> None:
+        ml(model=Net, **SHORT, path=tmp_path / "run").export("torch")
+        assert logging.getLogger("other").isEnabledFor(logging.WARNING)
 
     def test_training_goes_on_as_if_nothing_was_exported(self, tmp_path: Path) -> None:
         ends = []
