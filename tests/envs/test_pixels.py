@@ -125,6 +125,18 @@ def test_it_is_learnt_and_measured_as_by_hand() -> None:
     assert np.array_equal(again.predict(images), chosen)
 
 
+def test_metrics_of_other_libraries_do_not_count_ignored_pixels() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    run = trained(metrics=["f1", metrics.balanced_accuracy_score], train_steps=40)
+    images, masks = squares(1)
+    counted = masks != 255
+    label, chosen = masks[counted], run.predict(images)[counted]
+    f1 = metrics.f1_score(label, chosen, average="macro")
+    assert run.metrics["f1"] == pytest.approx(f1, abs=1e-6)
+    balanced = metrics.balanced_accuracy_score(label, chosen)
+    assert run.metrics["balanced_accuracy_score"] == pytest.approx(balanced, abs=1e-6)
+
+
 def test_balanced_weights_count_pixels_and_not_ignored_ones() -> None:
     counts = np.bincount(squares()[1].flatten(), minlength=256)[:3]
     Learns.weight = torch.tensor(counts.sum() / (3 * counts)).float()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import ConfigError, DataError, load, ml
+from antelope.launcher.metrics.macro_f1 import macro_f1
 
 pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
 
@@ -78,6 +79,10 @@ def test_the_usual_loss_is_that_of_a_plain_learn_and_metrics_are_those_of_scikit
     assert found["accuracy"] == pytest.approx((chosen[:2] == truth[:2]).mean())
     with pytest.raises(DataError, match=r"have shape \[1\]\. The run was trained on \[4\]"):
         again.evaluate(dataset=(inputs, truth[:, 0]))
+
+
+def test_a_label_that_is_nowhere_has_an_f1_of_0() -> None:
+    assert macro_f1(torch.tensor([[1.0, -1.0]]), torch.tensor([[1, 0]])) == 0.5
 
 
 def test_positive_weights_balance_the_ones_of_each_column() -> None:

@@ -29,7 +29,7 @@ class Rows:
 
     def __init__(self, obs: Tensor) -> None:
         label = torch.arange(len(obs)) % CLASSES
-        self.batch = Batch(obs=obs, label=label, task=torch.zeros_like(label))
+        self.batch = Batch(obs=obs, label=label, task=label % 2)
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -504,6 +504,15 @@ def each_class(output: Tensor, batch: Batch) -> Tensor:
 def test_a_row_may_have_several_values(name: str, of: Any) -> None:
     torch.manual_seed(0)
     check(*(KNOWN | OTHERS)[name](), each_class, of=of)
+
+
+@pytest.mark.parametrize("name", ["gru", "attention"])
+def test_a_value_may_depend_on_the_task_of_its_row(name: str) -> None:
+    def value(output: Tensor, batch: Batch) -> Tensor:
+        return log_likelihood(output, batch) * (1 + 9 * batch.task)
+
+    torch.manual_seed(0)
+    check(*(KNOWN | OTHERS)[name](), value)
 
 
 def test_a_model_with_precisions_of_its_own_has_importances_too() -> None:

@@ -129,6 +129,17 @@ def test_values_reach_a_loss_in_the_units_of_the_targets() -> None:
     assert run.metrics["loss"] == pytest.approx(run.metrics["mae"], rel=1e-5)
 
 
+def test_a_poisson_loss_that_is_already_constructed_says_that_outputs_are_no_logarithms() -> None:
+    class Rates(Net):
+        def forward(self, obs: Tensor) -> Tensor:
+            return super().forward(obs).exp()
+
+    data: dict[str, Any] = {"data": (DATA[0], np.abs(VALUES[1])), "test": None, "model": Rates}
+    assert trained(loss=nn.PoissonNLLLoss(log_input=False), **data).metrics["loss"] < np.inf
+    with pytest.raises(ConfigError, match="takes outputs as logarithms"):
+        trained(loss=nn.PoissonNLLLoss(), **data)
+
+
 def test_the_default_network_and_strategies_learn_by_the_loss() -> None:
     calls: list[int] = []
 
@@ -217,6 +228,12 @@ class Scaled(nn.CrossEntropyLoss):
         (["loss=CrossEntropyLoss", "loss.weight=[1,2,-3]"], {}, ["negative"]),
         (["loss=CrossEntropyLoss", "loss.reduction=none"], {}, ["shape [2]", 'reduction="mean"']),
         (["loss=MSELoss"], {}, ["MSELoss is for values", "one class per row", "floats"]),
+        ([], {"loss": F.mse_loss}, ["mse_loss is for values", "one class per row"]),
+        (
+            [],
+            {"loss": functools.partial(F.mse_loss, reduction="sum")},
+            ["mse_loss is for values", "one class per row"],
+        ),
         (["loss=BCEWithLogitsLoss"], {}, ["several labels", "two for yes and no"]),
         (["loss=BCELoss"], {}, ["probabilities", "CrossEntropyLoss", "sigmoid"]),
         (["loss=NLLLoss"], {}, ["log-probabilities", "CrossEntropyLoss", "log_softmax"]),

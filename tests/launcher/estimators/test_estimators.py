@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from antelope import AntelopeClassifier, AntelopeRegressor, ConfigError, ml
+from antelope import AntelopeClassifier, AntelopeRegressor, ConfigError, load, ml
 
 X, Y = load_digits(return_X_y=True)
 
@@ -63,7 +63,15 @@ class TestClassifier:
         assert (model.predict(X) == model.classes_[shares.argmax(1)]).all()
         np.testing.assert_allclose(model.predict_proba(X[again]), shares[again], atol=1e-6)
 
-    def test_uint8_images_stay_images(self) -> None:
+    def test_large_logits_are_probabilities_too(self) -> None:
+        class Sure(Net):
+            def forward(self, obs: Tensor) -> Tensor:
+                return 1e4 * super().forward(obs)
+
+        shares = AntelopeClassifier(Sure, epochs=1, random_state=0).fit(X, Y).predict_proba(X)
+        np.testing.assert_allclose(shares.sum(1), 1)
+
+    def test_uint8_images_stay_images(self, tmp_path: Path) -> None:
         class Convolutional(nn.Module):
             def __init__(self, in_channels: int, num_classes: int):
                 super().__init__()
@@ -74,8 +82,10 @@ class TestClassifier:
                 return self.layers(obs)
 
         images = X.reshape(-1, 1, 8, 8).astype(np.uint8)
-        model = AntelopeClassifier(Convolutional, epochs=2, lr=1e-2, random_state=0).fit(images, Y)
+        quick: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "random_state": 0}
+        model = AntelopeClassifier(Convolutional, **quick, path=tmp_path / "run").fit(images, Y)
         assert model.score(images, Y) > 0.9
+        assert load(tmp_path / "run", model=Convolutional).spec.obs.dtype == torch.uint8
 
     def test_whole_numbers_are_numbers_unless_they_are_said_to_be_ids(self) -> None:
         class Words(nn.Module):
@@ -101,6 +111,7 @@ class TestRegressor:
         assert cross_val_score(model, frame, values, cv=2).mean() > 0.4
         model.fit(frame[:50], values[:50])
         assert list(model.feature_names_in_) == list(frame.columns)
+        assert model.predict(frame).shape == values.shape
         with pytest.raises(ValueError, match="feature names should match"):
             model.predict(frame.iloc[:, ::-1])
 
@@ -200,13 +211,16 @@ def test_a_fitted_estimator_is_pickled_without_its_data(model: Any) -> None:
     assert (pickle.loads(text).predict_proba(X) == fitted.predict_proba(X)).all()
 
 
-def test_learns_what_ml_learns() -> None:
-    inputs = pd.DataFrame(X).to_numpy()
-    fitted = AntelopeClassifier(Net, epochs=2, random_state=np.random.RandomState(3)).fit(inputs, Y)
+@pytest.mark.parametrize("settings", [{}, {"standardize": False}])
+def test_learns_and_predicts_what_ml_does(settings: dict[str, Any]) -> None:
+    inputs, same = pd.DataFrame(X).to_numpy(), np.random.RandomState(3)
+    fitted = AntelopeClassifier(Net, epochs=2, random_state=same, settings=settings).fit(inputs, Y)
     seed = int(np.random.RandomState(3).randint(2**31 - 1))
     quiet: dict[str, Any] = {"plot": False, "progress": False, "loggers": [], "seed": seed}
+    data: dict[str, Any] = {"dataset": (X, Y), "test_dataset": (X, Y), **settings}
     with tempfile.TemporaryDirectory() as folder:
-        run = ml(model=Net, dataset=(X, Y), test_dataset=(X, Y), epochs=2, path=folder, **quiet)
+        run = ml(model=Net, **data, epochs=2, path=folder, **quiet)
+        np.testing.assert_allclose(fitted.predict_proba(X), run.predict_proba(X), atol=1e-6)
     torch.testing.assert_close(fitted.module_.state_dict(), run.agent.state_dict(), rtol=0, atol=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,29 @@ class TestOnData:
         with safe_open(file, framework="pt") as opened:
             (given,) = json.loads(opened.metadata()["inputs"])
         raw = torch.randint(0, 17, (5, 1, 8, 8), dtype=torch.uint8)
-        assert given["preparation"] == "(x - mean) / stddev"
+        assert (given["dtype"], given["preparation"]) == ("float32", "(x - mean) / stddev")
         mean, stddev = (torch.tensor(given[name]).view(-1, 1, 1) for name in ("mean", "stddev"))
         torch.testing.assert_close(again((raw - mean) / stddev), run(raw), rtol=1e-4, atol=1e-5)
+
+    def test_safetensors_say_how_inputs_come_into_the_unit_interval(self, tmp_path: Path) -> None:
+        rows = np.random.default_rng(1).uniform(-3, 9, (30, 4)).astype(np.float32)
+        data: Any = {"dataset": (rows, rows[:, 0]), "standardize": False}
+        run = ml(model=Net, **data, **SHORT, path=tmp_path / "run")
+        file = run.export("safetensors")
+        again = Net(4, 1).eval()
+        again.load_state_dict(load_file(file))
+        with safe_open(file, framework="pt") as opened:
+            (given,) = json.loads(opened.metadata()["inputs"])
+        assert given["preparation"] == "(x - low) / (high - low)"
+        low, high = (torch.tensor(given[name]) for name in ("low", "high"))
+        prepared = (torch.from_numpy(rows) - low) / (high - low)
+        torch.testing.assert_close(again(prepared), run(rows), rtol=1e-4, atol=1e-5)
+
+    def test_the_columns_of_a_data_frame_of_numbers_keep_their_names(self, tmp_path: Path) -> None:
+        frame = pd.DataFrame(np.random.default_rng(1).normal(size=(30, 2)), columns=["b", "a"])
+        run = ml(model=Net, dataset=(frame, np.arange(30.0)), **SHORT, path=tmp_path / "run")
+        with safe_open(run.export("safetensors"), framework="pt") as opened:
+            assert json.loads(opened.metadata()["columns"]) == ["b", "a"]
 
     def test_a_loaded_run_exports_the_same(self, tmp_path: Path) -> None:
         run = ml(model=Net, **SHORT, path=tmp_path / "run")
@@ -175,6 +196,10 @@ class TestOnData:
         raw = torch.randint(0, 17, (4, 1, 8, 8), dtype=torch.uint8)
         outputs = [torch.export.load(file).module()(raw) for file in (one, two)]
         assert torch.equal(*outputs)
+
+    def test_other_libraries_log_again_after_an_export(self, tmp_path: Path) -> None:
+        ml(model=Net, **SHORT, path=tmp_path / "run").export("torch")
+        assert logging.getLogger("other").isEnabledFor(logging.WARNING)
 
     def test_training_goes_on_as_if_nothing_was_exported(self, tmp_path: Path) -> None:
         ends = []
@@ -249,6 +274,11 @@ class Grows(Net):
         return super().forward(obs) * (2 if obs.shape[0] > 100 else 1)
 
 
+class OfOneRow(Net):
+    def forward(self, obs: Tensor) -> Tensor:
+        return super().forward(obs) * (2 if obs.shape[0] == 1 else 1)
+
+
 class Branches(Net):
     def forward(self, obs: Tensor) -> Tensor:
         return super().forward(obs) * (2 if obs.sum() > 0 else 1)
@@ -286,6 +316,7 @@ class TestWhatCannotBeExported:
                 r"batch size at 3, as len\(x\) and int\(...\) do: write x.shape\[0\]",
             ),
             ({"model": Grows}, r"depends on the size B of the batch \(.*B <= 100\)"),
+            ({"model": OfOneRow}, "for 1 inputs, the file's outputs differ from the module's"),
             ({"model": Branches}, r"data-dependent expression.*\(in forward, test_export.py line"),
             ({"model": Alone}, "Alone: it has no `forward`"),
             ({"model": "VAE"}, "it has no `forward`"),
@@ -295,7 +326,17 @@ class TestWhatCannotBeExported:
             ),
             ({"model": Net, "tasks": 2, "scenario": "task"}, "depend on the task .scenario=task"),
         ],
-        ids=["random", "one size", "large", "branches", "act", "generator", "icarl", "task"],
+        ids=[
+            "random",
+            "one size",
+            "large",
+            "of one row",
+            "branches",
+            "act",
+            "generator",
+            "icarl",
+            "task",
+        ],
     )
     def test_is_said_and_leaves_nothing_behind(
         self, more: dict[str, Any], match: str, tmp_path: Path
@@ -320,27 +361,16 @@ class TestWhatCannotBeExported:
         assert left(run.path) == before
         assert run.export("torch").exists()
 
-    def test_an_earlier_file_stays(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("format", "name"), [("torch", "model.pt2"), ("onnx", "model.onnx")])
+    def test_an_earlier_file_stays(self, format: str, name: str, tmp_path: Path) -> None:
         run = ml(model=Noisy, **SHORT, path=tmp_path / "run")
-        (tmp_path / "model.pt2").write_bytes(b"earlier")
-        with pytest.raises(ConfigError, match="differ"):
-            run.export("torch", tmp_path)
-        assert (tmp_path / "model.pt2").read_bytes() == b"earlier"
-        assert left(tmp_path) == {"run", "model.pt2"}
+        (tmp_path / name).write_bytes(b"earlier")
+        with pytest.raises(ConfigError, match="outputs differ from the module's"):
+            run.export(format, tmp_path)
+        assert (tmp_path / name).read_bytes() == b"earlier"
+        assert left(tmp_path) == {"run", name}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        (("onxx",), "expected one of onnx, torch, safetensors. Did you mean `onnx`"),
-        (("net.onnx",), r"net.onnx is a file: run.export\('onnx', 'net.onnx'\)"),
-        (
-            ("torch", "net.onnx"),
-            "a name for format=onnx, not for format=torch, whose files end in .pt2",
-        ),
-        (("torch", "nowhere/net.pt2"), "nowhere does not exist"),
-    ],
-)
 class Tiny(nn.Module):
     noise = 0.0
 
@@ -366,6 +396,18 @@ def test_values_of_small_units_are_compared_in_their_units(
         assert run.export("torch").is_file()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("onxx",), "expected one of onnx, torch, safetensors. Did you mean `onnx`"),
+        (("net.onnx",), r"net.onnx is a file: run.export\('onnx', 'net.onnx'\)"),
+        (
+            ("torch", "net.onnx"),
+            "a name for format=onnx, not for format=torch, whose files end in .pt2",
+        ),
+        (("torch", "nowhere/net.pt2"), "nowhere does not exist"),
+    ],
+)
 def test_a_wrong_argument_is_refused_before_anything_is_traced(
     arguments: tuple[str, ...], match: str, tmp_path: Path
 ) -> None:

@@ -149,6 +149,10 @@ def pass_by(self: object, run: LiveRun) -> None:
     """A hook that does nothing."""
 
 
+async def waits(self: object, run: LiveRun) -> None:
+    """A coroutine, which nobody awaits."""
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -187,8 +191,9 @@ def test_what_is_no_callback_is_refused() -> None:
         learn(mine(on_step=lambda self, a, b: None))
     with pytest.raises(ConfigError, match=r"pass_by is a function. When should it be called"):
         learn([pass_by])
-    with pytest.raises(ConfigError, match="on_step is not a plain method"):
-        learn(mine(on_step=lambda self, run: (yield)))
+    for unusual in (lambda self, run: (yield), waits):
+        with pytest.raises(ConfigError, match="on_step is not a plain method"):
+            learn(mine(on_step=unusual))
     with pytest.raises(ConfigError, match="Notes is already constructed, so `every` cannot be set"):
         learn(Notes(), "callbacks.Notes.every=3")
     with pytest.raises(ConfigError, match=r"no `load_state_dict`. Write both, or neither"):

@@ -44,3 +44,9 @@ def test_rows_are_classes_and_columns_predictions() -> None:
     scores = PixelScores(TWO)
     scores.add(logits(1.0, 1.0, -1.0), labels(1, 1, 0))
     assert scores.counts.tolist() == [[0, 1], [2, 0]]
+
+
+def test_a_class_that_is_nowhere_is_left_out_of_the_mean() -> None:
+    scores = PixelScores(TWO)
+    scores.add(logits(1.0, 1.0), labels(0, 0))
+    assert scores.metrics()["mean_iou"] == 1

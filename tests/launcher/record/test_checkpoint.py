@@ -83,6 +83,7 @@ class TestRoundTrip:
             "matrix": matrix,
             "turned": matrix.t(),  # The same memory and shape, read in another order.
             "row": matrix[1],
+            "top": matrix[:2],  # Begins where the matrix does, with its strides.
             "expanded": torch.ones(1).expand(3),
             "parameter": torch.nn.Parameter(matrix.clone()),
         }
