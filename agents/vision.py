@@ -144,9 +144,8 @@ def _timm_arguments(target: Callable[..., Any], name: str, obs: Space) -> dict[s
         try:
             with torch.device("meta"), _same_randomness():
                 target(**arguments, **fit)
-        except (
-            Exception
-        ):  # Which of them a network accepts is not documented, and it may raise anything.
+        except Exception:
+            # Which of them a network accepts is not documented, and it may raise anything.
             continue
         return {**arguments, **fit}
     return arguments

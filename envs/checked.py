@@ -110,9 +110,8 @@ def step_into(
             reward = float(np.asarray(reward).reshape(()))
         except (TypeError, ValueError) as error:
             raise Fault(reward_fault(reward)) from error
-    if (
-        not -_LARGEST <= reward <= _LARGEST
-    ):  # Also true of NaN, for which every comparison is false.
+    # Also true of NaN, for which every comparison is false.
+    if not -_LARGEST <= reward <= _LARGEST:
         raise Fault(f"returned the reward {reward}")
     try:
         return obs, reward, bool(terminated), bool(truncated), info

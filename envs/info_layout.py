@@ -72,9 +72,8 @@ class Layout:
             return
         if dtype.kind == "f":  # Integers and booleans among floats.
             return
-        if (
-            not self.settled
-        ):  # Nothing is stored yet: an integer in reset may become a float in step.
+        # Nothing is stored yet: an integer in reset may become a float in step.
+        if not self.settled:
             self.types[path] = shape, np.promote_types(dtype, value.dtype)
             if self.types[path][1].kind == "f":
                 self.types[path] = shape, np.dtype(np.float32)

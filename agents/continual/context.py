@@ -207,9 +207,8 @@ class Context:
 
     def augmented(self, batch: Batch) -> Batch:
         """Rows of a memory as a learning step receives them: augmented again if the run sets `aug`."""
-        if (
-            self.device.type != "cpu"
-        ):  # After a resume, a memory may still be on its previous device.
+        # After a resume, a memory may still be on its previous device.
+        if self.device.type != "cpu":
             batch = batch.to(self.device)
         if self._augmented is not None and "raw" in batch:
             batch["obs"] = self._augmented(batch["raw"])

@@ -79,9 +79,8 @@ def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) ->
     linear = product + margin * square.sum(1)
     least = 1e-12 * np.abs(linear).max()
     u, free = np.zeros(n), np.zeros(n, bool)
-    for _ in range(
-        10 * n
-    ):  # Far more rounds than it needs: a bound, in case rounding makes it cycle.
+    # Far more rounds than it needs: a bound, in case rounding makes it cycle.
+    for _ in range(10 * n):
         gain = np.where(free, -np.inf, -(square @ u + linear))
         if not (gain > least).any():
             break

@@ -34,9 +34,8 @@ class Colored:
         if self.at == len(self.drawn) or self.drawn.shape[1:] != (n, size):
             # On the CPU, so that all devices get the same noise.
             self.drawn, self.at = colored(_LENGTH, n, size, exponent=self.exponent), 0
-        if (
-            self.drawn.device != device
-        ):  # One upload for many steps: an upload per step would synchronise.
+        # One upload for many steps: an upload per step would synchronise.
+        if self.drawn.device != device:
             self.drawn = upload(self.drawn, device)
         self.at += 1
         return self.drawn[self.at - 1]

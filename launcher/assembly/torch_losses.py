@@ -93,9 +93,8 @@ def targets_of(named: Named | None) -> TargetKind | None:
     if named is None:
         return None
     name = _torch_name(named.target)
-    if named.target is None and named.name.startswith(
-        "torch.nn."
-    ):  # Of a loaded run: not looked up.
+    # Of a loaded run: not looked up.
+    if named.target is None and named.name.startswith("torch.nn."):
         name = named.short_name
     kinds = [kind for kind, names in _FITS.items() if name in names]
     return kinds[0] if len(kinds) == 1 else None

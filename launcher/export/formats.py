@@ -102,9 +102,8 @@ def write_onnx(trained: Trained, file: Path) -> None:
             session = onnxruntime.InferenceSession(
                 file, options, providers=["CPUExecutionProvider"]
             )
-        except (
-            Exception
-        ) as error:  # Of their own kinds: onnxruntime lacks some operations in bfloat16.
+        except Exception as error:
+            # Of their own kinds: onnxruntime lacks some operations in bfloat16.
             raise _refused(trained, "onnx", error) from error
         _compare(graph, trained, "onnx", lambda inputs: _by_onnxruntime(session, graph, inputs))
 

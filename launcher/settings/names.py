@@ -143,9 +143,8 @@ def resolve(name: str, kind: str) -> Any:
     for library in place.libraries:
         try:
             item = member(library, name)
-        except (
-            Exception
-        ) as error:  # Gymnasium imports some wrappers late, because of what they depend on.
+        except Exception as error:
+            # Gymnasium imports some wrappers late, because of what they depend on.
             raise ConfigError(f"{library}.{name} cannot be imported: {error}") from error
         if item is not None and place.accept(name, item):
             return item

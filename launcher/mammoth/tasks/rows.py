@@ -164,9 +164,8 @@ class TaskRows:
                 "train_loader.dataset.transform was replaced, but training still uses the run's own "
                 "(aug=..., standardize=...). Restore it after reading the rows, or pass it as aug=."
             )
-        if (
-            self._assigned or self.extra_return_fields
-        ):  # Cheaper than comparing, which copies the rows.
+        # Cheaper than comparing, which copies the rows.
+        if self._assigned or self.extra_return_fields:
             return True
         pairs = [(self._data, self._presented(self._stored()) if self._data is not None else None)]
         pairs += [(self._targets, self._labels() if self._targets is not None else None)]

@@ -186,9 +186,8 @@ class ContinualDataset:
 
     def parts_referred_to(self) -> dict[str, Any]:
         """The loaders of all tasks, by name: a model that holds one finds it again after a resume."""
-        if (
-            self.replay is None or self._online
-        ):  # Online, the rows of a loader change as tasks begin.
+        # Online, the rows of a loader change as tasks begin.
+        if self.replay is None or self._online:
             return {}
         loaders = {f"train_loader {task}": self._loader((task,)) for task in range(self.N_TASKS)}
         return loaders | {f"{name} rows": loader.dataset for name, loader in loaders.items()}

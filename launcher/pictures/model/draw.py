@@ -180,11 +180,8 @@ def _names(graph: Graph, items: Sequence[Item]) -> dict[str, Line]:
         if sum(group in item.group for item in items) > 1:
             path = group.rpartition(".")[2] if group.rpartition(".")[0] in names else group
             names[group] = [(path, (7.5, "bold"), _QUIET)]
-            if title not in (
-                "Sequential",
-                "ModuleList",
-                "ModuleDict",
-            ):  # Obvious from the contents.
+            # Obvious from the contents.
+            if title not in ("Sequential", "ModuleList", "ModuleDict"):
                 names[group].append((f" {title}", _NORMAL, _QUIET))
     return names
 

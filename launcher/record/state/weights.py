@@ -127,8 +127,7 @@ def copy_of_like(parts: Iterable[Any], weights: Mapping[str, Tensor]) -> nn.Modu
             own = {name: getattr(w, "shape", None) for name, w in part.state_dict().items()}
             if own == shapes:
                 like.append(part)
-    if (
-        len({repr(part) for part in like}) != 1
-    ):  # Two parts may have the same weights, but different activations.
+    # Two parts may have the same weights, but different activations.
+    if len({repr(part) for part in like}) != 1:
         return None
     return copy.deepcopy(like[0])
