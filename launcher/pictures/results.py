@@ -130,7 +130,7 @@ def _draw_mistakes(path: Path, mistakes: list[Mistake], names: Sequence[str], ti
     above, gap = 0.32 * side, max(1, round(0.06 * side))
     tall, wide = height + round(above), side + gap
     # One image of all: as many axes as mistakes would take a second to lay out.
-    canvas = np.ones((rows * tall, columns * wide, 3), np.float32)
+    canvas = np.full((rows * tall, columns * wide, 3), 255, np.uint8)
     across = 1.3 * columns
     shape = (across, across * canvas.shape[0] / canvas.shape[1])
     figure = Figure(figsize=shape, layout="constrained")
@@ -140,7 +140,7 @@ def _draw_mistakes(path: Path, mistakes: list[Mistake], names: Sequence[str], ti
             number // columns * tall + tall - height,
             number % columns * wide + (side - width) // 2,
         )
-        canvas[top : top + height, left : left + width] = mistake.image
+        canvas[top : top + height, left : left + width] = (255 * mistake.image).round()
         true, predicted = names[mistake.label], names[mistake.predicted]
         text = f"true: {true}\npred.: {predicted} ({mistake.confidence:.2f})"
         place = (left + width / 2 - 0.5, top - 0.5 - 0.04 * side)

@@ -60,6 +60,14 @@ _RC: dict[Any, Any] = {
 }
 
 
+# Without dates, the same data gives the same bytes; packing a PNG tightly would cost more than drawing it.
+_WRITTEN: dict[str, dict[str, Any]] = {
+    ".png": {"pil_kwargs": {"compress_level": 1}},
+    ".svg": {"metadata": {"Date": None}},
+    ".pdf": {"metadata": {"CreationDate": None}},
+}
+
+
 def context() -> AbstractContextManager[None]:
     """Inside it, what is drawn and written has the look of Antelope's pictures.
 
@@ -166,6 +174,5 @@ def save(figure: Figure, path: Path) -> list[Path]:
     figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
     figure.set_layout_engine(None)  # Otherwise every format is laid out, and drawn, twice.
     for target in paths:
-        dated = {".svg": "Date", ".pdf": "CreationDate"}.get(target.suffix)
-        figure.savefig(target, metadata={dated: None} if dated else None)
+        figure.savefig(target, **_WRITTEN[target.suffix])
     return paths
