@@ -15,7 +15,7 @@ from .checkpoint import Checkpoints
 from .directory import RunDirectory
 from .log import CSV, Journal, Row, Writer
 from .pictures import Spared
-from .signals import Interrupted, Signals
+from .signals import Interrupted, Left, Signals, UserInterrupt
 from .supervised import Supervised
 from .trackers import Tracker
 
@@ -32,6 +32,7 @@ class Supervisor:
     Args:
         plan: Says how often to save, where rows go, and whether to resume.
         session: The run to supervise.
+        signals: Those that ask the run to stop; None: caught only while it learns.
 
     Attributes:
         status: "open", "waiting" for the data of a later task, or the final status, as in `status.json`.
@@ -45,7 +46,7 @@ class Supervisor:
         ConfigError: If the directory cannot be written, or another run is writing there.
     """
 
-    def __init__(self, plan: Plan, session: Supervised):
+    def __init__(self, plan: Plan, session: Supervised, signals: Signals | None = None):
         self.plan, self.session, self.status = plan, session, "open"
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
@@ -63,9 +64,10 @@ class Supervisor:
         self.closed = False
         self.stopped_by: str | None = None
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
-        self._signals = Signals()
+        self._signals = Signals() if signals is None else signals
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), 0
+        self._saved_place: tuple[object, ...] | None = None  # `_place` when the newest was written.
         self._pause, self._save_took = _SAVE_SECONDS, 0.0  # Seconds.
         self._task_began, self._seconds = time.monotonic(), 0.0
 
@@ -110,14 +112,27 @@ class Supervisor:
 
         Raises:
             Diverged: The block's, with the newest checkpoint and what to try added.
-            Interrupted: The block's, from `check`.
+            Interrupted: After a signal, once the run is saved.
         """
         # Time that the caller spent before does not count.
         began = self._task_began = time.monotonic()
-        try:
-            with self._signals.caught():
+        with self._recording_its_end():
+            try:
                 yield
                 self.start()
+            except Left:  # In an evaluation, which the state that is saved now owes.
+                pass
+            self._stop_if_asked()
+        self._seconds += time.monotonic() - began
+        self.console.stop()
+
+    @contextmanager
+    def _recording_its_end(self) -> Iterator[None]:
+        """Runs the block with signals noted; whatever ends it becomes the run's final status."""
+        try:
+            with self._signals.caught():
+                self._signals.note_only()
+                yield
         except Diverged as error:
             self._end("diverged", reason=str(error))
             raise Diverged(
@@ -127,16 +142,18 @@ class Supervisor:
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
-            self.status = "interrupted"  # `check` has written it to status.json.
+            self._end("interrupted", reason=str(error))
             self.console.stop()
             outcome = f"saved to {self.session.path}" if error.saved else "not saved"
             self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
             raise
-        except BaseException as error:  # A second signal, or SystemExit from the user's code.
+        except UserInterrupt as error:
+            self._end("interrupted", reason="SIGINT, twice")
+            error.resumable = self._resumable
+            raise
+        except BaseException as error:  # KeyboardInterrupt or SystemExit from the user's code.
             self._end("interrupted", reason=type(error).__name__)
             raise
-        self._seconds += time.monotonic() - began
-        self.console.stop()
 
     def _last_good(self) -> str:
         kept = self.checkpoints.numbered()
@@ -171,17 +188,37 @@ class Supervisor:
         Raises:
             Interrupted: After a signal, once the run is saved.
         """
+        self._stop_if_asked()
         if not self.directory.started:
             return  # Nothing is learnt yet, so nothing is lost.
-        if (signum := self._signals.received) is not None:
-            saved = self.save()
-            self._write_status("interrupted")
-            raise Interrupted(signum, saved=saved)
         if self.plan.save_every is None:
             if time.monotonic() - self._saved_at > self._pause:
                 self.save()
         elif self.progress.step - self._saved_step >= self.plan.save_every:
             self.save()
+
+    def _stop_if_asked(self) -> None:
+        """Save the run as it is and raise `Interrupted`, if a signal came."""
+        if self._signals.arrived() is None:
+            return
+        saved = False
+        if self.directory.started:
+            # Saving the same state again would push out an older checkpoint. A run that a callback has
+            # stopped was saved before its last rows, which a resumed run writes again.
+            kept = self._saved_place == self._place or self.stopped_by is not None
+            saved = kept or self.save()
+        raise self._signals.interrupted(saved=saved, resumable=self._resumable)
+
+    @property
+    def _place(self) -> tuple[object, ...]:
+        at = self.progress
+        return at.step, at.task, at.begun, at.stopped, at.owes
+
+    @property
+    def _resumable(self) -> bool:
+        """Whether `resume=true` finds a checkpoint of this run."""
+        ours = self.directory.started or self.directory.resume
+        return ours and bool(self.checkpoints.numbered())
 
     def write(self, mode: str, row: Row) -> None:
         """Write a row, unless it is empty.
@@ -223,7 +260,7 @@ class Supervisor:
         since = time.monotonic() - self._saved_at
         due = self.session.finished or since >= self._save_took / _SAVING_SHARE
         # After a signal, `check` saves: twice the same would push out an older checkpoint.
-        if due and self._signals.received is None:
+        if due and self._signals.arrived() is None:
             self.save()
         self._task_began = time.monotonic()
         self.check()
@@ -245,6 +282,7 @@ class Supervisor:
             state = {**self.session.state_dict(), "journal": self.journal.state_dict()}
             self.checkpoints.save(state, model=self.session.model_state())
         self._saved_at, self._saved_step = time.monotonic(), self.progress.step
+        self._saved_place = self._place
         self._save_took = self._saved_at - began
         self._pause = max(_SAVE_SECONDS, self._save_took / _SAVING_SHARE)
         self._write_status("running")
@@ -270,24 +308,31 @@ class Supervisor:
             self._wait()
             return
         steps = progress.step - session.first_step
-        with kept_randomness():  # Later tasks must see the random streams as if nothing was drawn.
+        # Later tasks must see the random streams as if nothing was drawn.
+        with kept_randomness(), self._recording_its_end():
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
             self.journal.close()
+            self._draw()
             if self.stopped_by is None:
                 self._end("finished")
             else:
                 self._end("stopped", reason=self.stopped_by)
                 at = f"step {progress.step:,}; resume=true continues the run"
                 console.note(f"Stopped by {self.stopped_by} at {at}.")
-            if self.plan.plot:
-                draw = Spared(session.report.draw_run, "pictures of the run", console.problem)
-                parameters = self.tasks[-1].get("parameters") if self.tasks else None
-                draw(self.journal.history, progress, parameters=parameters)
-                Spared(
-                    session.report.draw_predictions, "pictures of the predictions", console.problem
-                )()
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
+
+    def _draw(self) -> None:
+        """Draw the plots of a run at its end, unless a signal comes."""
+        report, problem = self.session.report, self.console.problem
+        self._stop_if_asked()
+        if self.plan.plot:
+            draw = Spared(report.draw_run, "pictures of the run", problem)
+            parameters = self.tasks[-1].get("parameters") if self.tasks else None
+            draw(self.journal.history, self.progress, parameters=parameters)
+            self._stop_if_asked()
+            Spared(report.draw_predictions, "pictures of the predictions", problem)()
+            self._stop_if_asked()
 
     def _wait(self) -> None:
         """Pause a resumed run in the middle of a task whose data has not arrived yet."""
