@@ -102,6 +102,8 @@ class Signals:
             self._depth = 0
             _IN_THREADS.pop(self, None)
             for caught, handler in previous.items():
+                if self._acted and isinstance(handler, Leaving):
+                    handler.begun = True
                 # None: a C library installed it, and Python cannot reinstall it.
                 signal.signal(caught, signal.SIG_DFL if handler is None else handler)
         if self.received is not None and not self._acted and previous:
@@ -113,10 +115,8 @@ class Signals:
 
     def arrived(self) -> int | None:
         """The signal to act on now; None: there is none."""
-        if self.received is None and self._in_thread and not threading.main_thread().is_alive():
-            # Python waits for this thread. It has recorded why the main thread has ended.
-            if isinstance(vars(sys).get("last_value"), KeyboardInterrupt):
-                self.received = signal.SIGINT
+        if self._in_thread and self.received is None and _main_thread_was_interrupted():
+            self.received = signal.SIGINT
         return self.received
 
     def poll(self) -> None:
@@ -144,6 +144,36 @@ class Signals:
             self.received = signum
             if self._at_once:
                 raise self.interrupted(saved=False, resumable=False)
+
+
+class Leaving:
+    """Signal handler of a console command: ends it at the first signal, and ignores what follows.
+
+    Attributes:
+        begun: Whether the command is ending.
+    """
+
+    begun = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.begun:
+            return
+        self.begun = True
+        if signum == signal.SIGINT:
+            raise UserInterrupt
+        raise SignalExit(128 + signum)
+
+    def install(self) -> None:
+        """Handle every signal that the process does not ignore."""
+        for signum in CAUGHT:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, self)
+
+
+def _main_thread_was_interrupted() -> bool:
+    """Whether the main thread has ended by a KeyboardInterrupt, and Python waits for the other threads."""
+    last = vars(sys).get("last_value")  # The exception that ended it.
+    return not threading.main_thread().is_alive() and isinstance(last, KeyboardInterrupt)
 
 
 _IN_THREADS: dict[Signals, threading.Thread] = {}
