@@ -102,18 +102,15 @@ def open_regular(path: Path) -> IO[bytes]:
     """Open a file of a found folder to read its bytes; links are not followed, and a FIFO is not waited for.
 
     Raises:
-        OSError: `path` is a link or no regular file, or the system refuses.
+        OSError: `path` is a link or not a regular file, or the system refuses.
     """
     flags = os.O_RDONLY | _NO_LINKS | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if path.is_symlink():
-            raise OSError(error.errno, "it is a link, which is not followed", str(path)) from error
-        raise
+    if path.is_symlink():  # The system's own words speak of too many levels of links.
+        raise OSError(errno.ELOOP, f"{path.name} is a link", str(path))
+    descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
 
 
