@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from ...replay import ConfigError, Diverged
@@ -50,7 +49,7 @@ class Supervisor:
         with ExitStack() as opened:
             self.directory = RunDirectory(session.path, resume=plan.resume)
             opened.callback(self.directory.close)
-            self.journal = _journal(plan, session.path, tasks=session.num_tasks)
+            self.journal = _journal(plan, session)
             opened.callback(self.journal.close)
             opened.callback(self.console.stop)
             self.console.header(session.report.header())
@@ -381,12 +380,13 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _journal(plan: Plan, path: Path, *, tasks: int) -> Journal:
+def _journal(plan: Plan, session: Supervised) -> Journal:
     """A journal with the writers that `loggers=` names; each opens its file at its first row."""
+    path, tasks = session.path, session.num_tasks
     writers: list[Writer] = []
     for name in plan.loggers:
         if name == "csv":
             writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
         else:
             writers.append(Tracker(name, path, dict(plan.values)))
-    return Journal(writers)
+    return Journal(writers, session.console.problem)
