@@ -28,9 +28,10 @@ from .record.console import Console
 from .record.directory import check_place
 from .record.log import Log, Row
 from .record.offline import check_path
-from .record.pictures import Spared, build_pictures
+from .record.pictures import build_pictures
 from .record.progress import Progress
 from .record.resumption import changed_settings, parts_to_restart, saved_device
+from .record.spared import Spared
 from .record.spec_state import spec_state
 from .record.state import load_object_state, object_state
 from .record.trackers import check_installed
@@ -396,7 +397,7 @@ def _evaluator(
     """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
     samples = build_pictures(plan, parts.world, path)
-    draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
+    draw = None if samples is None else Spared(samples, "No pictures of samples", console.problem)
     world, learner = parts.world, parts.learner
     own, by_itself = build_measures(plan, world, parts.own, learner.strategies, learner.device)
     return Evaluator(

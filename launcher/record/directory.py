@@ -79,18 +79,21 @@ class RunDirectory:
     @property
     def has_run(self) -> bool:
         """Whether an earlier run wrote here."""
-        return (self.path / "config.yaml").exists()
+        return any((self.path / name).exists() for name in ("config.yaml", "checkpoints"))
 
-    def start(self, config_yaml: str) -> Path | None:
-        """Write `config.yaml`, now that a first step has succeeded.
+    def start(self) -> Path | None:
+        """Keep what is written from now on, now that a first step has succeeded.
 
         Returns:
             Where an earlier run was moved to, if there was one.
         """
         aside = self._move_aside() if self.has_run and not self.resume else None
         self.started = True
-        write_whole(self.path / "config.yaml", config_yaml)
         return aside
+
+    def write_config(self, text: str) -> None:
+        """Write `config.yaml`."""
+        write_whole(self.path / "config.yaml", text)
 
     def _move_aside(self) -> Path:
         number = 1
