@@ -67,7 +67,7 @@ class Evaluator:
         rows: int | None = None,
         seed: int,
         folder: Path | None = None,
-        draw: Callable[[nn.Module, int], None] | None = None,
+        draw: Callable[[nn.Module, int], object] | None = None,
         show: Callable[[int, int, str], None] = lambda *_: None,
         poll: Callable[[], None] = lambda: None,
         own: OwnMetrics | None = None,
