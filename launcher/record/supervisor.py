@@ -119,11 +119,11 @@ class Supervisor:
                 yield
                 self.start()
         except Diverged as error:
-            self._end("diverged", reason=str(error))
-            raise Diverged(
-                f"{error} {self._last_good()} Try a smaller lr, or clip_grad=1."
-            ) from None
+            raise self._diverged(error) from None
         except Exception as error:
+            # Actions of NaN, for example, which an environment or a distribution refuses.
+            if (behind := self._divergence_behind(error)) is not None:
+                raise self._diverged(behind) from error
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
@@ -137,6 +137,29 @@ class Supervisor:
             raise
         self._seconds += time.monotonic() - began
         self.console.stop()
+
+    def _diverged(self, error: Diverged) -> Diverged:
+        """End the run as diverged; returns the error with the step, and what to do, added."""
+        what = f"{error} {self._last_good()} Try a smaller lr, or clip_grad=1."
+        step = self.progress.step if error.step is None else error.step
+        self._end("diverged", reason=str(error), tensor=error.tensor, lr=error.lr)
+        return Diverged(what, step=step, tensor=error.tensor, lr=error.lr)
+
+    def _divergence_behind(self, error: Exception) -> Diverged | None:
+        """What is not finite in the model of a run that has failed; None if it is not to blame."""
+        if isinstance(error, ConfigError):
+            return None
+        try:
+            self.session.check_finite()
+        except Diverged as found:
+            return Diverged(
+                f"{found} It then raised {type(error).__name__}: {error}.",
+                tensor=found.tensor,
+                lr=found.lr,
+            )
+        except Exception:  # After some errors a GPU answers nothing any more.
+            return None
+        return None
 
     def _last_good(self) -> str:
         kept = self.checkpoints.numbered()
@@ -232,15 +255,15 @@ class Supervisor:
         """Write a checkpoint, after the rows up to it.
 
         Returns:
-            False if a weight was NaN or infinite, and nothing was written.
+            Whether it was written.
+
+        Raises:
+            Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
         """
         began = time.monotonic()
         # Until it is written: the state refers to the weights, which averaged ones replace at rest.
         with self.session.awake():
-            if not self.session.is_finite():
-                at = self.progress.step
-                self.console.problem(f"Not saved at step {at}: a weight is NaN or infinite.")
-                return False
+            self.session.check_finite(closely=True)
             self.journal.sync()
             state = {**self.session.state_dict(), "journal": self.journal.state_dict()}
             self.checkpoints.save(state, model=self.session.model_state())
@@ -318,9 +341,13 @@ class Supervisor:
         if self.closed:
             return
         self.closed = True
-        if self.status == "open":
-            if save and self.directory.started and self.progress.step > self._saved_step:
+        behind = self.directory.started and self.progress.step > self._saved_step
+        if self.status == "open" and save and behind:
+            try:
                 self.save()
+            except Diverged as error:  # Nobody is there to catch it.
+                self.console.problem(str(self._diverged(error)))
+        if self.status == "open":
             self._end("interrupted", reason=reason)
         self._opened.close()
         self._claimed = self._newest()
