@@ -33,3 +33,7 @@ class Diverged(RuntimeError):
     ):
         super().__init__(message)
         self.step, self.tensor, self.lr = step, tensor, lr
+
+
+class NotSaved(RuntimeError):
+    """A run ended because its checkpoints could not be written, `save_patience` times in a row."""
