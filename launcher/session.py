@@ -25,6 +25,7 @@ from .learn.rest import Rest
 from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
+from .record.directory import check_place
 from .record.log import Log, Row
 from .record.offline import check_path
 from .record.pictures import build_pictures
@@ -123,6 +124,7 @@ class Session:
         # First, before the minutes that loading data may take.
         for problem in missing(plan.loggers).values():
             warn_caller(problem)
+        check_place(run_path(plan), known=plan.path is not None)
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
             # Only now: the default path contains the name of the world.
@@ -416,10 +418,16 @@ def _evaluator(
     )
 
 
-def run_path(plan: Plan, world: World) -> Path:
-    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed."""
+def run_path(plan: Plan, world: World | None = None) -> Path:
+    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed.
+
+    Args:
+        world: None: not known yet, so that the last folders of the default path are missing.
+    """
     if plan.path is not None:
         return Path(plan.path).absolute()
+    if world is None:
+        return Path("runs", plan.experiment).absolute()
     names = (plan.model.short_name, world.name, str(plan.seed))
     # Names may contain slashes, such as `ALE/Pong-v5`.
     safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]

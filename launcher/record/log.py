@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...agents.learn_method import LearnMethod
 from ...replay import ConfigError, Replay
+from ...replay.files import open_appending
 from ..metrics import PLACES, metrics_of
 from .directory import write_whole
 from .spared import Spared
@@ -258,7 +259,7 @@ class CSV:
     def _rewrite(self) -> None:
         self.close()
         write_whole(self.path, self._lines(self.rows, header=True))
-        self._file = open(self.path, "a", newline="")  # noqa: SIM115 - open as long as the run.
+        self._file = open_appending(self.path, newline="")  # Open as long as the run.
 
     def sync(self) -> None:
         if self._file is not None:
