@@ -155,6 +155,7 @@ class Plan:
     trust: bool
     load: str | None
     save_every: int | None
+    save_patience: int
     log_every: int
     loggers: list[str]
     render_model: bool
