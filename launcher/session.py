@@ -35,10 +35,11 @@ from .record.resumption import changed_settings, parts_to_restart, saved_device
 from .record.spared import Spared
 from .record.spec_state import spec_state
 from .record.state import load_object_state, object_state
-from .record.trackers import check_installed
+from .record.trackers import missing
 from .report import Report
 from .settings.plan import Plan
 from .settings.schema import that_count
+from .settings.warn import warn_caller
 
 
 class Session:
@@ -121,8 +122,9 @@ class Session:
         Raises:
             ConfigError, DataError, CheckpointError: For anything that cannot work; nothing stays open then.
         """
-        # First: a missing package must not cost the minutes that loading data may take.
-        check_installed(plan.loggers)
+        # First, before the minutes that loading data may take.
+        for problem in missing(plan.loggers).values():
+            warn_caller(problem)
         check_place(run_path(plan), known=plan.path is not None)
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)

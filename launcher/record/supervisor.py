@@ -18,7 +18,7 @@ from .saving import Saving
 from .signals import Interrupted, Signals
 from .spared import Spared
 from .supervised import Supervised
-from .trackers import Tracker
+from .trackers import Tracker, missing
 
 _SHOW_SECONDS = 0.2
 
@@ -46,11 +46,12 @@ class Supervisor:
 
     def __init__(self, plan: Plan, session: Supervised):
         self.plan, self.session, self.status = plan, session, "open"
+        self._signals = Signals()
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
             self.directory = RunDirectory(session.path, resume=plan.resume)
             opened.callback(self.directory.close)
-            self.journal = _journal(plan, session)
+            self.journal = _journal(plan, session, self._signals)
             opened.callback(self.journal.close)
             opened.callback(self.console.stop)
             self.console.header(session.report.header())
@@ -67,7 +68,6 @@ class Supervisor:
         self.closed = False
         self.stopped_by: str | None = None
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
-        self._signals = Signals()
         self._shown = 0.0
         self._task_began, self._seconds = time.monotonic(), 0.0
 
@@ -279,7 +279,6 @@ class Supervisor:
         with kept_randomness():  # Later tasks must see the random streams as if nothing was drawn.
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
-            self.journal.close()
             if self.stopped_by is None:
                 self._end("finished")
             else:
@@ -292,6 +291,7 @@ class Supervisor:
                 draw(self.journal.history, progress, parameters=parameters)
                 draw_predictions = session.report.draw_predictions
                 Spared(draw_predictions, "No pictures of the predictions", console.problem)()
+            self.journal.close()  # Only now: a tracker may take minutes, or be interrupted.
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
 
     def _wait(self) -> None:
@@ -393,13 +393,18 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _journal(plan: Plan, session: Supervised) -> Journal:
+def _journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
     """A journal with the writers that `loggers=` names; each opens its file at its first row."""
     path, tasks = session.path, session.num_tasks
+    lacking = missing(plan.loggers)
     writers: list[Writer] = []
     for name in plan.loggers:
         if name == "csv":
             writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
-        else:
-            writers.append(Tracker(name, path, dict(plan.values)))
+        elif name not in lacking:
+            writers.append(
+                Tracker(
+                    name, path, dict(plan.values), interrupted=lambda: signals.received is not None
+                )
+            )
     return Journal(writers, session.console.problem)
