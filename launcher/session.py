@@ -212,19 +212,14 @@ class Session:
         """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one.
 
         Raises:
-<<<<<<< HEAD
+            Diverged: If something is NaN or infinite, a metric included.
             Left: If a signal came meanwhile. A run that is saved then owes the evaluation.
         """
+        self.check_finite(closely=True)
         self.progress.owes = "evaluation"
         row = self.scoring.in_task()
         self.progress.owes = ""
         return row
-=======
-            Diverged: If something is NaN or infinite, a metric included.
-        """
-        self.check_finite(closely=True)
-        return self.scoring.in_task()
->>>>>>> int
 
     def final_row(self) -> Row:
         """Evaluate a run that ends before its time; returns a row of eval.csv, or an empty one."""
@@ -234,7 +229,7 @@ class Session:
         """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one.
 
         Raises:
-<<<<<<< HEAD
+            Diverged: If something is NaN or infinite, a metric included.
             Left: If a signal came meanwhile. A run that is saved then owes the scores.
         """
         if self.progress.owes != "scores":
@@ -242,16 +237,8 @@ class Session:
             self.scoring.choose_weights()
             if self.schedule.borders or task == len(self.world.tasks) - 1:
                 self.learner.end_task(self.replay)
+            self.check_finite(closely=True)
             self.progress.owes = "scores"
-=======
-            Diverged: If something is NaN or infinite, a metric included.
-        """
-        # First: strategies consolidate the weights with which the task ends.
-        self.scoring.choose_weights()
-        if self.schedule.borders or task == len(self.world.tasks) - 1:
-            self.learner.end_task(self.replay)
-        self.check_finite(closely=True)
->>>>>>> int
         row = self.scoring.end_task()
         self.progress.end_task()
         return row

@@ -438,15 +438,7 @@ class Supervisor:
         )
 
 
-<<<<<<< HEAD
-def _journal(plan: Plan, session: Supervised) -> Journal:
-=======
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
->>>>>>> int
     """A journal with the writers that `loggers=` names; each opens its file at its first row."""
     path, tasks = session.path, session.num_tasks
     lacking = missing(plan.loggers)
@@ -457,7 +449,7 @@ def _journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
         elif name not in lacking:
             writers.append(
                 Tracker(
-                    name, path, dict(plan.values), interrupted=lambda: signals.received is not None
+                    name, path, dict(plan.values), interrupted=lambda: signals.arrived() is not None
                 )
             )
     return Journal(writers, session.console.problem)
