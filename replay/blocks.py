@@ -1,4 +1,4 @@
-"""The columns of a replay as they are saved: a part at a time, in blocks of rows that may be known already."""
+"""The columns of a replay as they are saved: a part at a time, in blocks that may have been saved before."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ class SavedColumn:
         self._columns, self._name = columns, name
         shape, self.dtype = columns.fields[name]
         self.shape = (columns.rows, *shape)
+        self.ndim = len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]

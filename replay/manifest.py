@@ -13,8 +13,9 @@ import re
 import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 LARGEST_JSON = 2**30  # Bytes. A writer that exceeds it would write what no reader accepts.
 _LARGEST_MANIFEST = 2**26
@@ -75,20 +76,22 @@ def read_manifest(
     return Manifest(name, hashes, sizes, rest)
 
 
-def check_name(name: object) -> None:
+def check_name(name: Any) -> None:
     """Refuse whatever is not the plain name of a file directly in a folder, on any system.
 
     Raises:
         ValueError: With the name.
     """
     plain = isinstance(name, str) and name not in ("", ".", "..") and len(name) <= 200
-    if not plain or not name.isprintable() or re.search(r'[/\\:*?"<>|]|[. ]$', name):  # type: ignore[union-attr,call-overload]
+    if not plain or not name.isprintable() or re.search(r'[/\\:*?"<>|]|[. ]$', name):
         raise ValueError(f"{str(name)[:100]!r} is not the name of a file in the folder")
-    if _RESERVED.fullmatch(name):  # type: ignore[call-overload]
+    if _RESERVED.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a file in the folder")
 
 
-def open_regular(path: Path, *, size: int | None = None, largest: int | None = None) -> IO[bytes]:
+def open_regular(
+    path: Path, *, size: int | None = None, largest: int | None = None
+) -> BufferedReader:
     """Open a regular file to read it, never through a link; a pipe or device is not waited for.
 
     Args:

@@ -98,9 +98,7 @@ def saved_sizes(state: Mapping[str, Any]) -> dict[str, Any]:
     return sizes
 
 
-def _check_spaces(
-    columns: Mapping[str, Any], rows: np.ndarray, spec: Spec, *, stack: int
-) -> None:
+def _check_spaces(columns: Mapping[str, Any], rows: np.ndarray, spec: Spec, *, stack: int) -> None:
     """Check that observations and actions fit an environment with this spec."""
     for role, space in (("obs", spec.obs), ("action", spec.action)):
         spaces = dict(named(role, space))

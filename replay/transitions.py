@@ -125,7 +125,7 @@ class Transitions:
         self.follow: Callable[[], None] | None = None  # Called when many of them wait.
         self.lock = threading.RLock()  # A reader in another thread sees whole rows only.
         self.origin: str | None = None
-        # `time` in earlier saved states, by their marks: blocks that no row was written to since are the same.
+        # `time` in earlier saved states, by their marks: tells which blocks have not changed since.
         self._marks: dict[str, np.ndarray] = {}
 
     # ---------------------------------------------------------------- writing

@@ -10,18 +10,20 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...replay import CheckpointError
-from ...replay.blocks import PART
+from ...replay.blocks import PART, Field
+from ...replay.manifest import parse_json
 
 _HEADER = 100 * 2**20  # Bytes of a header, at most, as in the library.
 _NAMES = {
@@ -51,7 +53,7 @@ class Entry:
     """
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: Sequence[int]
     parts: Callable[[], Iterator[memoryview]]
 
 
@@ -124,14 +126,16 @@ class TensorFile:
         ValueError: If it is not such a file.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BufferedReader):
         self._file = file
         size = os.fstat(file.fileno()).st_size
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(_HEADER, size - 8):
             raise ValueError("it has no header of tensors")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("it has no header of tensors")
         header.pop("__metadata__", None)
         self._start, self._tensors = 8 + length, header
         end = 0
@@ -142,9 +146,6 @@ class TensorFile:
             end = last
         if self._start + end != size:
             raise ValueError("its size is not what its header says")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._tensors
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, on the CPU."""
@@ -165,17 +166,22 @@ class TensorFile:
             self._read(at, array.reshape(-1).view(np.uint8))
         return array
 
-    def shape(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and dtype of a tensor."""
-        about = self._tensors[name]
-        return tuple(about["shape"]), _NUMPY[about["dtype"]]
-
+    @property
     def names(self) -> list[str]:
         return list(self._tensors)
 
+    def num_rows(self, name: str) -> int:
+        """Size of a tensor's first dimension; -1: it has none."""
+        return next(iter(self._tensors[name]["shape"]), -1)
+
+    def field(self, name: str) -> Field:
+        """Shape and dtype of a row of a tensor."""
+        about = self._tensors[name]
+        return tuple(about["shape"][1:]), _NUMPY[about["dtype"]]
+
     def _read(self, at: int, into: np.ndarray) -> None:
         self._file.seek(self._start + at)
-        if self._file.readinto(into.data) != len(into):  # type: ignore[attr-defined]
+        if self._file.readinto(into.data) != len(into):
             raise ValueError("it ends too early")
 
 
