@@ -269,7 +269,7 @@ def test_killed_while_an_earlier_run_is_moved_aside(server: Server, tmp_path: Pa
     run = {**settings, "path": str(tmp_path / "again")}
     assert server.run(run, write_calls=str(tmp_path / "calls.json")) == 0
     calls = json.loads((tmp_path / "calls.json").read_text())
-    moves = [i + 1 for i, name in enumerate(calls) if name == "rename"]
+    *moves, _ = [i + 1 for i, name in enumerate(calls) if name == "rename"]  # And a checkpoint.
     assert moves
     for call in (*moves[1:], moves[-1] + 1):
         path = tmp_path / f"at-{call}"
