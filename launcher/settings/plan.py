@@ -152,8 +152,10 @@ class Plan:
     experiment: str
     path: str | None
     resume: bool
+    trust: bool
     load: str | None
     save_every: int | None
+    save_patience: int
     log_every: int
     loggers: list[str]
     render_model: bool

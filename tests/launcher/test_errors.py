@@ -198,13 +198,6 @@ def test_one_setting_given_twice() -> None:
     refused("model=AC2Agent", "agent=Random", says=["`model` is given twice", "AC2Agent", "Random"])
 
 
-def test_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("wandb", "mlflow"):
-        monkeypatch.setitem(sys.modules, name, None)
-        command = f"pip install 'antelope-ml[{name}]'"
-        refused(f"loggers=[{name}]", model=Linear, says=[f"loggers=[{name}]", command])
-
-
 # ---------------------------------------------------------------------------------------- names
 
 
