@@ -40,6 +40,7 @@ class Saving:
         self._write = Spared(self._save, "A checkpoint could not be written", self._report)
         self._tried_at, self._tried_step = time.monotonic(), 0
         self._pause, self._took = _SAVE_SECONDS, 0.0  # Seconds.
+        self._weights_alone = False  # Whether the newest checkpoint lacks its replay.
 
     def resumed(self) -> None:
         """Count from here: the run continues from its newest checkpoint."""
@@ -112,6 +113,13 @@ class Saving:
         self._journal.sync()
         state = {**self._session.state_dict(), "journal": self._journal.state_dict()}
         self.checkpoints.save(state, model=self._session.model_state())
+        if (problem := self.checkpoints.problem) is not None and not self._weights_alone:
+            at = self._session.progress.step
+            self._session.console.problem(
+                f"Step {at}: the checkpoint holds the weights without the replay, which could not be "
+                f"written ({problem}). load= starts from it; resume=true from the last whole one."
+            )
+        self._weights_alone = problem is not None
 
     def _report(self, text: str) -> None:
         at = self._session.progress.step
