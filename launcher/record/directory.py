@@ -68,16 +68,24 @@ class RunDirectory:
         """Whether an earlier run wrote here."""
         return (self.path / "config.yaml").exists()
 
-    def start(self, config_yaml: str) -> Path | None:
+    def start(self, config_yaml: str | None) -> Path | None:
         """Write `config.yaml`, now that a first step has succeeded.
+
+        Args:
+            config_yaml: Its text; None: it stays as it is.
 
         Returns:
             Where an earlier run was moved to, if there was one.
         """
         aside = self._move_aside() if self.has_run and not self.resume else None
         self.started = True
-        write_whole(self.path / "config.yaml", config_yaml)
+        if config_yaml is not None:
+            self.describe(config_yaml)
         return aside
+
+    def describe(self, config_yaml: str) -> None:
+        """Write `config.yaml` again, with other text."""
+        write_whole(self.path / "config.yaml", config_yaml)
 
     def _move_aside(self) -> Path:
         number = 1

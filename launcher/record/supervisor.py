@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...replay import ConfigError, Diverged
+from ...replay import CheckpointError, ConfigError, Diverged
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .checkpoint import Checkpoints
 from .directory import RunDirectory
 from .log import CSV, Journal, Row, Writer
 from .pictures import Spared
+from .read_back import ReadBack
 from .signals import Interrupted, Signals
 from .supervised import Supervised
 from .trackers import Tracker
@@ -49,7 +50,7 @@ class Supervisor:
         self.plan, self.session, self.status = plan, session, "open"
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
-            self.directory = RunDirectory(session.path, resume=plan.resume)
+            self.directory = RunDirectory(session.path, resume=bool(plan.resume))
             opened.callback(self.directory.close)
             self.journal = _journal(plan, session.path, tasks=session.num_tasks)
             opened.callback(self.journal.close)
@@ -62,6 +63,7 @@ class Supervisor:
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
         self.stopped_by: str | None = None
+        self._described = False  # Whether config.yaml says what this process uses.
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
         self._signals = Signals()
         self._shown = 0.0
@@ -86,14 +88,21 @@ class Supervisor:
             self.directory.resume = False
             self.session.check_fresh()
             return
+        rows = self._read_back(state)
         self.session.load_state_dict(state)
         self.journal.expect(self.session.num_tasks)
-        self.journal.load_state_dict(state["journal"])
+        self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
         self._saved_at, self._saved_step = time.monotonic(), self.progress.step
 
     def _newest_state(self) -> dict[str, Any] | None:
         state, problems = self.checkpoints.newest()
+        if state is None and problems and self.plan.resume != "force":
+            found = "\n".join(f"  {problem}" for problem in problems)
+            raise CheckpointError(
+                f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
+                "that run moved aside: resume=force. To continue it, restore one of them."
+            )
         for problem in problems:
             self.console.problem(f"Skipped: {problem}")
         if state is None:
@@ -101,6 +110,27 @@ class Supervisor:
                 f"No checkpoint to resume from in {self.session.path} yet: starting from scratch."
             )
         return state
+
+    def _read_back(self, state: dict[str, Any]) -> ReadBack | None:
+        """Compare the CSV files with a checkpoint; None: the run wrote none, or writes none now.
+
+        Raises:
+            CheckpointError: If they have lost rows, unless `override` says to go on without those.
+        """
+        if "csv" not in self.plan.loggers or "csv" not in state["settings"].get("loggers", ()):
+            return None
+        rows = ReadBack(self.session.path, state["journal"], state["progress"]["step"])
+        if not rows.problems:
+            return rows
+        found = "; ".join(rows.problems)
+        if "csv" not in (self.plan.override or ()):
+            raise CheckpointError(
+                f"The rows in {self.session.path} are not those that its checkpoint at step "
+                f"{state['progress']['step']:,} continues: {found}. Restore the file, or add override=[csv] "
+                "to continue with the rows that are there."
+            )
+        self.console.problem(f"Continued without the rows that are lost: {found}.")
+        return rows
 
     # ------------------------------------------------------------------------- while it learns
 
@@ -146,7 +176,10 @@ class Supervisor:
         """Write the first files, after the first step: a run that fails before leaves no traces."""
         if self.directory.started:
             return
-        aside = self.directory.start(self.plan.yaml())
+        # A resumed run that has nothing left to learn leaves the settings as they were used.
+        text = self.session.config_text()
+        aside = self.directory.start(None if self.directory.resume else text)
+        self._described = not self.directory.resume
         if aside is not None:
             self.console.note(f"The earlier run in {self.directory.path} was moved to {aside}.")
         self._write_status("running")
@@ -160,6 +193,9 @@ class Supervisor:
         """Call after each step, before its rows are written."""
         if not self.directory.started:
             self.start()
+        if not self._described:
+            self.directory.describe(self.session.config_text())
+            self._described = True
         now = time.monotonic()
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
