@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..replay import LazyColumn, Ragged, Table
 from ..replay.randomness import kept_randomness
-from ..replay.storage import changes
+from ..replay.storage import Column, TableField, changes
 from ..replay.tree import leaves, walk
 
 _WHOLE_BYTES = 256 * 2**20  # Columns up to this size are read whole; of larger ones, some rows.
@@ -36,7 +36,7 @@ def of_rows(table: Table, rows: int, *, decoder: str | None = None) -> Fingerpri
         decoder: What turned files into pixels, which another version may round otherwise; None: nothing did.
     """
     obs, label = table.columns["obs"], table.columns["label"]
-    every = _whole(obs, rows) and _whole(label, rows)
+    every = _whole(obs) and _whole(label)
     inputs, labels = list(_by_row(obs, rows)), list(_by_row(label, rows))
     found: Fingerprint = {
         "rows": rows,
@@ -115,7 +115,7 @@ def differences(known: Fingerprint, now: Fingerprint) -> list[str]:
     return words
 
 
-def as_lists(names: Any) -> Any:
+def as_lists(names: object) -> Any:
     """Names as JSON holds them: lists in place of tuples."""
     if isinstance(names, Mapping):
         return {key: as_lists(value) for key, value in names.items()}
@@ -159,12 +159,12 @@ def _other_environments(
                 yield f"{other['name']}: {key} {other[key]}; it was {one.get(key)}"
 
 
-def _named(names: Any) -> str:
+def _named(names: object) -> str:
     if names is None:
         return "without names"
     if isinstance(names, Mapping):
         return "; ".join(f"{key}: {_named(value)}" for key, value in names.items())
-    shown = list(map(str, names))
+    shown = list(map(str, names)) if isinstance(names, list) else [str(names)]
     return ", ".join(shown[:20]) + (f", ... ({len(shown)} in all)" if len(shown) > 20 else "")
 
 
@@ -174,13 +174,13 @@ def _in_words(form: Mapping[str, Sequence[Any]]) -> str:
     )
 
 
-def _form(column: Any) -> list[Any]:
+def _form(column: Column) -> list[Any]:
     # The length of the longest sequence is that of the rows read, not of each.
     shape = column.values.shape if isinstance(column, Ragged) else column.shape
     return [list(shape[1:]), str(column.dtype).removeprefix("torch.")]
 
 
-def _whole(field: Any, rows: int) -> bool:
+def _whole(field: TableField) -> bool:
     """Whether every row of a field is read."""
     return all(
         isinstance(column, Tensor | Ragged) and column.nbytes <= _WHOLE_BYTES
@@ -188,7 +188,7 @@ def _whole(field: Any, rows: int) -> bool:
     )
 
 
-def _by_row(field: Any, rows: int) -> Iterator[np.ndarray]:
+def _by_row(field: TableField, rows: int) -> Iterator[np.ndarray]:
     """For each column in memory a number for each row that is read, uint64 `[n]`."""
     for column in leaves(field):
         if isinstance(column, Ragged):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -50,7 +50,7 @@ def _wrappers(env: Any, recorded: Sequence[Any]) -> list[str]:
     return [f"{name} {known[name]}" if known.get(name) else name for name in found[::-1]]
 
 
-def _plain(arguments: Any) -> dict[str, Any]:
+def _plain(arguments: Mapping[str, object] | None) -> dict[str, Any]:
     """The arguments that are plain data."""
     return {
         key: value

@@ -42,8 +42,8 @@ class Change:
     """
 
     key: str
-    was: Any
-    wanted: Any
+    was: object
+    wanted: object
     rule: str
 
     @property
@@ -219,15 +219,15 @@ def _rule(counts: Collection[str]) -> str:
     return next((rule for rule in ("fixed", "kept", "start") if rule in counts), "said")
 
 
-def _part(value: Any, part: str) -> Any:
+def _part(value: object, part: str) -> Any:
     """A sub-key's value; the value itself if `part` is empty."""
     if value is _ABSENT or not part:
         return value
-    return (value or {}).get(part, _ABSENT)
+    return value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
 
 
 def _of_object(
-    key: str, was: Any, wanted: Any, rule: str, default: Callable[[str], Any]
+    key: str, was: object, wanted: object, rule: str, default: Callable[[str], object]
 ) -> Iterator[Change]:
     """The changes of what a setting names, and of its arguments.
 
@@ -244,26 +244,26 @@ def _of_object(
         yield Change(key, before, now, rule)
         return
     for name in {**had, **has}:
-        values = [args[name] if name in args else default(name) for args in (had, has)]
-        if values[0] != values[1]:
-            yield Change(f"{key}.{name}", *values, rule)
+        one, other = (args[name] if name in args else default(name) for args in (had, has))
+        if one != other:
+            yield Change(f"{key}.{name}", one, other, rule)
 
 
-def _comparable(item: Any) -> tuple[str, dict[str, Any]]:
+def _comparable(item: object) -> tuple[str, dict[str, Any]]:
     target, arguments = split_target(item)
     return _last(target), arguments
 
 
-def _last(name: Any) -> str:
+def _last(name: object) -> str:
     """What a class or a folder is called, wherever it comes from."""
     return re.split(r"[.:/\\]", str(name).rstrip("/\\"))[-1]
 
 
-def _defaults_of(plan: Plan, key: str) -> Callable[[str], Any]:
+def _defaults_of(plan: Plan, key: str) -> Callable[[str], object]:
     """The defaults of the arguments of what a setting names."""
     import inspect
 
-    named = plan.parts.get(key) if key in PARTS else getattr(plan, key)
+    named = plan.parts.get(key) if key in PARTS else vars(plan)[key]
     if named is None or isinstance(named, tuple):
         return lambda _: None
     try:
@@ -271,7 +271,7 @@ def _defaults_of(plan: Plan, key: str) -> Callable[[str], Any]:
     except (TypeError, ValueError):  # Built in, or not called.
         return lambda _: None
 
-    def default(name: str) -> Any:
+    def default(name: str) -> object:
         known = parameters.get(name)
         return None if known is None or known.default is known.empty else known.default
 

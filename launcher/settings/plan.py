@@ -153,8 +153,10 @@ class Plan:
     path: str | None
     resume: bool | str
     override: list[str] | None
+    trust: bool
     load: str | None
     save_every: int | None
+    save_patience: int
     log_every: int
     loggers: list[str]
     render_model: bool
