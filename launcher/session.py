@@ -93,7 +93,8 @@ class Session:
         observe, as_stored = parts.plain.observe, parts.plain.as_stored
         self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
         predictions = LastPredictions(world.spec, told=world.told) if _draws(plan, world) else None
-        evaluate = _evaluator(parts, path, self.console, predictions)
+        poll = workplace.signals.poll
+        evaluate = _evaluator(parts, path, self.console, predictions, poll)
         self.scoring = Scoring(
             world,
             learner,
@@ -224,9 +225,13 @@ class Session:
 
         Raises:
             Diverged: If something is NaN or infinite, a metric included.
+            Left: If a signal came meanwhile. A run that is saved then owes the evaluation.
         """
         self.check_finite(closely=True)
-        return self.scoring.in_task()
+        self.progress.owes = "evaluation"
+        row = self.scoring.in_task()
+        self.progress.owes = ""
+        return row
 
     def final_row(self) -> Row:
         """Evaluate a run that ends before its time; returns a row of eval.csv, or an empty one."""
@@ -237,12 +242,15 @@ class Session:
 
         Raises:
             Diverged: If something is NaN or infinite, a metric included.
+            Left: If a signal came meanwhile. A run that is saved then owes the scores.
         """
-        # First: strategies consolidate the weights with which the task ends.
-        self.scoring.choose_weights()
-        if self.schedule.borders or task == len(self.world.tasks) - 1:
-            self.learner.end_task(self.replay)
-        self.check_finite(closely=True)
+        if self.progress.owes != "scores":
+            # First: strategies consolidate the weights with which the task ends.
+            self.scoring.choose_weights()
+            if self.schedule.borders or task == len(self.world.tasks) - 1:
+                self.learner.end_task(self.replay)
+            self.check_finite(closely=True)
+            self.progress.owes = "scores"
         row = self.scoring.end_task()
         self.progress.end_task()
         return row
@@ -328,6 +336,8 @@ class Session:
         self._load_world(state)
         self.log.load_state_dict(state["log"])
         self.callbacks.load_state_dict(state.get("callbacks", {}))
+        if progress.owes == "scores" and not self.task_is_over():
+            progress.owes = ""  # The task has been made longer, and will end again.
         # After everything that may draw random numbers while it is restored.
         if not set_random_state(state["random"], now):
             move.restarted.insert(0, "what models draw on their device")
@@ -468,7 +478,11 @@ def _draws(plan: Plan, world: World) -> bool:
 
 
 def _evaluator(
-    parts: Assembly, path: Path, console: Console, predictions: LastPredictions | None
+    parts: Assembly,
+    path: Path,
+    console: Console,
+    predictions: LastPredictions | None,
+    poll: Callable[[], None],
 ) -> Evaluator:
     """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
@@ -486,6 +500,7 @@ def _evaluator(
         folder=path / "videos",
         draw=draw,
         show=console.evaluating,
+        poll=poll,
         own=own,
         by_itself=by_itself,
         watch=predictions,
