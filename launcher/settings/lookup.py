@@ -59,7 +59,8 @@ def named_object(settings: Settings, key: str) -> Named:
             f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.{pair}"
         )
     assert value is not None
-    item = resolve(value["_target_"], key)
+    # A default is nobody's word: no class in a file here may take its place.
+    item = resolve(value["_target_"], key, here=key in settings.given)
     value["_target_"] = _recorded(value["_target_"], item, key)
     return _found(settings, key, item, arguments)
 

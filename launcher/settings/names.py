@@ -16,6 +16,7 @@ from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
 from . import environment_names, metric_names
 from .foreign import answer
+from .import_path import is_data
 from .imports import attribute_of, class_here, classes_here, dotted, import_file, member
 from .object_names import name_of
 
@@ -114,11 +115,14 @@ KINDS = {
 }
 
 
-def resolve(name: str, kind: str) -> Any:
+def resolve(name: str, kind: str, *, here: bool = True) -> Any:
     """The class, function or object that a name means.
 
     Looked up in the order of the contract: registered, built in, `file.py:Name`, a class in a file
     of the working directory, a dotted path, the field's libraries.
+
+    Args:
+        here: Whether it may be a class in a file of the working directory.
 
     Raises:
         ConfigError: If there is none (with the nearest names), or two files define it.
@@ -136,7 +140,7 @@ def resolve(name: str, kind: str) -> Any:
             make = environment_names.environment(attribute)
             return attribute_of(module, attribute, name) if make is None else make
         return attribute_of(module, attribute, name)
-    if (found := class_here(name)) is not None:
+    if here and (found := class_here(name)) is not None:
         return found
     if "." in name and (found := dotted(name)) is not None:
         return found
@@ -251,6 +255,11 @@ def _miss(name: str, kind: str) -> str:
     if not command and names and not nearest(name, names):
         listed = f" There are: {', '.join(names)}."
     looked = ", ".join((f"the .py files of {Path.cwd()}", *place.libraries))
+    if is_data(Path.cwd()) and name in classes_here():
+        return (
+            f"No {place.noun} `{name}`. A run in {Path.cwd()} is read as data, so that its code is only "
+            f"imported if you name the file: {kind}={classes_here()[name][0]}:{name}."
+        )
     if kind in ("model", "encoder") and importlib.util.find_spec("timm") is None:
         looked += "; timm is not installed: pip install 'antelope-ml[timm]'"
     return f"No {place.noun} `{name}`.{did_you_mean(name, names)}{listed} Looked in {looked}."
