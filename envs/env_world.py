@@ -301,12 +301,18 @@ class EnvWorld(OfEnvironments):
         if how.episodes == 0:
             return {}
         env, actor, finals = self.tasks[task], policy.actor(), Finals()
+
+        def stepped(ended: int, steps: int) -> None:
+            show(ended, f"episodes ({steps:,} steps)")
+            if not env.interrupted:  # Else training's own episodes have ended for this evaluation.
+                how.poll()
+
         returns, lengths = env.evaluate(
             lambda obs, began, info: actor(obs, began, info)[0],
             episodes=how.episodes,
             folder=how.folder,
             step=step,
-            show=lambda ended, steps: show(ended, f"episodes ({steps:,} steps)"),
+            show=stepped,
             finals=finals,
         )
         # Once, since every later evaluation would repeat it.

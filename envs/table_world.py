@@ -261,7 +261,12 @@ class TableWorld(OfData):
         show: Show,
     ) -> dict[str, float]:
         rows = self.held_out(task, how, validation=validation, whole=whole)
-        return policy.score_rows(replace(rows, show=lambda done: show(done, "rows")))
+
+        def began(done: int) -> None:
+            how.poll()
+            show(done, "rows")
+
+        return policy.score_rows(replace(rows, show=began))
 
     def held_out(
         self, task: int, how: Evaluation, *, validation: bool = False, whole: bool = False

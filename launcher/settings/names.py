@@ -115,14 +115,11 @@ KINDS = {
 }
 
 
-def resolve(name: str, kind: str, *, here: bool = True) -> Any:
+def resolve(name: str, kind: str) -> Any:
     """The class, function or object that a name means.
 
     Looked up in the order of the contract: registered, built in, `file.py:Name`, a class in a file
     of the working directory, a dotted path, the field's libraries.
-
-    Args:
-        here: Whether it may be a class in a file of the working directory.
 
     Raises:
         ConfigError: If there is none (with the nearest names), or two files define it.
@@ -140,7 +137,7 @@ def resolve(name: str, kind: str, *, here: bool = True) -> Any:
             make = environment_names.environment(attribute)
             return attribute_of(module, attribute, name) if make is None else make
         return attribute_of(module, attribute, name)
-    if here and (found := class_here(name)) is not None:
+    if (found := class_here(name)) is not None:
         return found
     if "." in name and (found := dotted(name)) is not None:
         return found
@@ -158,7 +155,7 @@ def resolve(name: str, kind: str, *, here: bool = True) -> Any:
         return make
     if kind == "metrics" and (metric := metric_names.metric(name)) is not None:
         return metric
-    raise ConfigError(_miss(name, kind))
+    raise ConfigError(missing(name, kind))
 
 
 def builtin_names(kind: str) -> list[str]:
@@ -221,7 +218,8 @@ def describe_names(names: Iterable[str], width: int = 96) -> str:
     return wrapper.fill(", ".join(names))
 
 
-def _miss(name: str, kind: str) -> str:
+def missing(name: str, kind: str) -> str:
+    """The message for an unknown name, with the nearest ones."""
     place = KINDS[kind]
     if kind.endswith("dataset") and Path(name).expanduser().is_file():
         return (
