@@ -202,7 +202,8 @@ def _say_how_to_resume(words: list[str], error: KeyboardInterrupt | SystemExit) 
         print("Interrupted; there is nothing to resume.", file=sys.stderr)
         return
     else:
-        again = [*(word for word in words if not word.startswith("resume=")), "resume=true"]
+        once = ("resume=", "override=")  # What was overridden is in the checkpoint now.
+        again = [*(word for word in words if not word.startswith(once)), "resume=true"]
     print(f"Resume with: {shlex.join(['ml', *again])}", file=sys.stderr)
 
 
