@@ -77,17 +77,15 @@ def read_manifest(
     return Manifest(name, hashes, sizes, rest)
 
 
-def check_name(name: Any) -> None:
+def check_name(name: object) -> None:
     """Refuse whatever is not the plain name of a file directly in a folder, on any system.
 
     Raises:
         ValueError: With the name.
     """
-    plain = isinstance(name, str) and name not in ("", ".", "..") and len(name) <= 200
-    if not plain or not name.isprintable() or re.search(r'[/\\:*?"<>|]|[. ]$', name):
+    plain = isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+    if not plain or re.search(r'[/\\:*?"<>|]|[. ]$', str(name)) or _RESERVED.fullmatch(str(name)):
         raise ValueError(f"{str(name)[:100]!r} is not the name of a file in the folder")
-    if _RESERVED.fullmatch(name):
-        raise ValueError(f"{name!r} is not the name of a file in the folder")
 
 
 def open_regular(
