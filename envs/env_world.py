@@ -17,6 +17,7 @@ from ..replay.offline import open_saved
 from ..replay.tree import leaves, map_tree
 from .environments import EnvTask
 from .finals import Finals
+from .fingerprint import Fingerprint
 from .interface import Interface
 from .kinds import OfEnvironments
 from .normalized import normalized_shapes
@@ -358,7 +359,12 @@ class EnvWorld(OfEnvironments):
             "interfaces": self._interface_states,
             "info_layout": self.info_layout,
             "later": [],
+            "data": self.fingerprint,
         }
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return {"kind": "environments", "tasks": [env.identity for env in self.tasks]}
 
     @cached_property
     def _interface_states(self) -> list[dict[str, Any] | None]:

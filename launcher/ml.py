@@ -11,8 +11,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..replay.errors import ConfigError, Diverged, NotSaved
+from ..replay.errors import ConfigError, Diverged, DownloadError, NotSaved
 from .plainly import plainly
+from .settings.import_path import begin_command
 
 if TYPE_CHECKING:
     from .run import Run
@@ -85,7 +86,7 @@ ml = Launcher()
 def main(argv: list[str] | None = None) -> None:
     """The console command. It exits with 0 only for a finished run; docs/running.md lists the codes."""
     words = sys.argv[1:] if argv is None else argv
-    sys.path.insert(0, str(Path.cwd()))
+    begin_command()
     before, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
         sys.exit(_alone(words) if argv is None else _main(words))
@@ -137,7 +138,7 @@ def _main(words: list[str]) -> int:
         if _wants_debug(words):
             traceback.print_exc()
         print(error, file=sys.stderr)
-        return _INPUT
+        return _FAILURE if isinstance(error, DownloadError) else _INPUT
     except Diverged as error:
         if _wants_debug(words):
             traceback.print_exc()
@@ -202,7 +203,8 @@ def _say_how_to_resume(words: list[str], error: KeyboardInterrupt | SystemExit) 
         print("Interrupted; there is nothing to resume.", file=sys.stderr)
         return
     else:
-        again = [*(word for word in words if not word.startswith("resume=")), "resume=true"]
+        once = ("resume=", "override=")  # What was overridden is in the checkpoint now.
+        again = [*(word for word in words if not word.startswith(once)), "resume=true"]
     print(f"Resume with: {shlex.join(['ml', *again])}", file=sys.stderr)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import ConfigError, Diverged, NotSaved
+from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .directory import RunDirectory
 from .divergence import divergence_behind, with_advice
 from .log import CSV, Journal, Row, Writer
 from .output import write_error
+from .read_back import ReadBack
 from .saving import Saving
 from .signals import Interrupted, Left, Signals, mark_resumable
 from .spared import Spared
@@ -50,7 +51,7 @@ class Supervisor:
         self._signals = Signals() if signals is None else signals
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
-            self.directory = RunDirectory(session.path, resume=plan.resume)
+            self.directory = RunDirectory(session.path, resume=bool(plan.resume))
             opened.callback(self.directory.close)
             self.journal = _journal(plan, session, self._signals)
             opened.callback(self.journal.close)
@@ -70,6 +71,7 @@ class Supervisor:
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
         self.stopped_by: str | None = None
+        self._described = False  # Whether config.yaml says what this process uses.
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
         self._shown = 0.0
         self._saved_place: tuple[object, ...] | None = None  # `_place` when the newest was written.
@@ -92,14 +94,21 @@ class Supervisor:
             self.directory.resume = False
             self.session.check_fresh()
             return
+        rows = self._read_back(state)
         self.session.load_state_dict(state)
         self.journal.expect(self.session.num_tasks)
-        self.journal.load_state_dict(state["journal"])
+        self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
         self.saving.resumed()
 
     def _newest_state(self) -> dict[str, Any] | None:
         state, problems = self.checkpoints.newest()
+        if state is None and problems and self.plan.resume != "force":
+            found = "\n".join(f"  {problem}" for problem in problems)
+            raise CheckpointError(
+                f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
+                "that run moved aside: resume=force. To continue it, restore one of them."
+            )
         for problem in problems:
             self.console.problem(f"Skipped: {problem}")
         if state is None:
@@ -107,6 +116,27 @@ class Supervisor:
                 f"No checkpoint to resume from in {self.session.path} yet: starting from scratch."
             )
         return state
+
+    def _read_back(self, state: dict[str, Any]) -> ReadBack | None:
+        """Compare the CSV files with a checkpoint; None: the run wrote none, or writes none now.
+
+        Raises:
+            CheckpointError: If they have lost rows, unless `override` says to go on without those.
+        """
+        if "csv" not in self.plan.loggers or "csv" not in state["settings"].get("loggers", ()):
+            return None
+        rows = ReadBack(self.session.path, state["journal"], state["progress"]["step"])
+        if not rows.problems:
+            return rows
+        found = "; ".join(rows.problems)
+        if "csv" not in (self.plan.override or ()):
+            raise CheckpointError(
+                f"The rows in {self.session.path} are not those that its checkpoint at step "
+                f"{state['progress']['step']:,} continues: {found}. Restore the file, or add override=[csv] "
+                "to continue with the rows that are there."
+            )
+        self.console.problem(f"Continued without the rows that are lost: {found}.")
+        return rows
 
     # ------------------------------------------------------------------------- while it learns
 
@@ -166,7 +196,9 @@ class Supervisor:
         if self.directory.started:
             return
         aside = self.directory.start()
-        self._config(self.plan.yaml())
+        # A resumed run that has nothing left to learn leaves the settings as they were used.
+        if not self.directory.resume:
+            self._describe()
         if aside is not None:
             self.console.note(f"The earlier run in {self.directory.path} was moved to {aside}.")
         self._write_status("running")
@@ -178,10 +210,17 @@ class Supervisor:
         """Call after each step, before its rows are written."""
         if not self.directory.started:
             self.start()
+        if not self._described:
+            self._describe()
         now = time.monotonic()
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
             self.console.update(self.progress, self.session.newest_loss())
+
+    def _describe(self) -> None:
+        """Write config.yaml."""
+        self._described = True  # If it cannot be written, the next checkpoint tries again.
+        self._config(self.session.config_text())
 
     def check(self) -> None:
         """Call between two steps: saves if a checkpoint is due, and stops if a signal came.
@@ -284,7 +323,7 @@ class Supervisor:
         """
         self.directory.check()
         if self._config.in_a_row or not (self.directory.path / "config.yaml").exists():
-            self._config(self.plan.yaml())
+            self._describe()
         saved = (
             self.saving.save_at_end(lambda: self._signals.arrived() is not None)
             if at_end
