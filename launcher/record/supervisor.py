@@ -12,7 +12,7 @@ from ...replay import ConfigError, Diverged
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .directory import RunDirectory
-from .divergence import divergence_behind, with_advice
+from .divergence import Rollback, divergence_behind, with_advice
 from .log import CSV, Journal, Row, Writer
 from .saving import Saving
 from .signals import Interrupted, Signals
@@ -60,6 +60,10 @@ class Supervisor:
             self._opened = opened.pop_all()
         self.saving = Saving(plan, session, self.journal)
         self.checkpoints = self.saving.checkpoints
+        self._rollback: Rollback | None = None
+        if plan.on_nan == "rollback":
+            self._rollback = Rollback(session, self.checkpoints, self.console.problem)
+        self._save_first = False
         self._config = Spared(
             self.directory.write_config, "config.yaml could not be written", self.console.problem
         )
@@ -167,6 +171,31 @@ class Supervisor:
             self._shown = now
             self.console.update(self.progress, self.session.newest_loss())
 
+    def begin_task(self) -> None:
+        """Call when a task begins, or is resumed."""
+        # To go back to: a checkpoint of an earlier task may lack what has grown since.
+        self._save_first = self._rollback is not None
+
+    def recover(self, error: Exception) -> bool:
+        """Call after an error in a step: goes back to the last good checkpoint, if the run diverged.
+
+        Returns:
+            Whether it did.
+
+        Raises:
+            Diverged: If the run has gone back too often.
+        """
+        if self._rollback is None or not self.directory.started:
+            return False
+        if isinstance(error, Diverged):
+            diverged: Diverged | None = error
+        else:
+            diverged = divergence_behind(error, self.session)
+        if diverged is None:
+            return False
+        self._rollback(diverged)
+        return True
+
     def check(self) -> None:
         """Call between two steps: saves if a checkpoint is due, and stops if a signal came.
 
@@ -180,7 +209,8 @@ class Supervisor:
             saved = self.save()
             self._write_status("interrupted")
             raise Interrupted(signum, saved=saved)
-        if self.saving.due():
+        if self.saving.due() or self._save_first:
+            self._save_first = False
             self.save()
             self.saving.check()
 
@@ -291,6 +321,8 @@ class Supervisor:
                 draw(self.journal.history, progress, parameters=parameters)
                 draw_predictions = session.report.draw_predictions
                 Spared(draw_predictions, "No pictures of the predictions", console.problem)()
+            if self._rollback is not None and (count := self._rollback.count):
+                console.problem(f"on_nan=rollback went back {count} time{'s' * (count > 1)}.")
             self.journal.close()  # Only now: a tracker may take minutes, or be interrupted.
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
 
