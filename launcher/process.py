@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..replay.randomness import kept_randomness, random_state, set_random_state
+from .record.signals import Signals
 from .settings.import_path import added_to_path
 
 # Random streams, warnings and import paths belong to the process, so runs in several threads take turns.
@@ -25,9 +26,11 @@ class Workplace:
 
     Attributes:
         device: The run's device, whose random stream is saved and restored too.
+        signals: Those that ask the run to stop.
     """
 
     def __init__(self) -> None:
+        self.signals = Signals()
         self.device = torch.device("cpu")
         self._settings: list[Callable[[], AbstractContextManager[Any]]] = []
         self._spell: ExitStack | None = None

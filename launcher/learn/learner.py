@@ -102,10 +102,7 @@ class Learner:
         # Tested once per step: calling the hooks of no strategies would cost a microsecond each.
         self._strategic = strategies.active
         self._learn = strategies.loss if self._strategic and learn is not None else learn
-        self.left_out = LeftOut(agent) if skip_nan else None
-        if self.left_out is not None and own is not None:
-            own.before_step = self.left_out.before_step
-            own.look()
+        self.left_out = LeftOut(agent, own) if skip_nan else None
         self.updates = Updates(
             agent,
             optimizer=optimizer,

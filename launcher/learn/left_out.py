@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ...replay import Diverged
 from ..settings.warn import warn_caller
 from .nan import all_finite, word_for, word_of
+from .own_optimizer import OwnOptimizers
 
 _MOST = 10  # In a row: more, and the run diverges whatever is left out.
 
@@ -23,17 +24,21 @@ class LeftOut:
 
     Args:
         agent: The module that learns.
+        own: The optimisers that the module holds, whose steps it may leave out too; or None.
 
     Attributes:
         count: Updates left out so far.
         now: Why the update of this learning step is left out, such as "the loss is NaN"; None: it is not.
     """
 
-    def __init__(self, agent: nn.Module):
+    def __init__(self, agent: nn.Module, own: OwnOptimizers | None):
         self._agent, self.count, self._in_a_row = agent, 0, 0
         self.now: str | None = None
         self._bad_loss: str | None = None  # Of this learning step.
         self._updated = False  # In this learning step.
+        if own is not None:
+            own.before_step = self.before_step
+            own.look()
         self._buffers: list[
             tuple[Tensor, Tensor]
         ] = []  # Each buffer, and what it held before the step.

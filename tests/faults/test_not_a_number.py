@@ -344,7 +344,7 @@ def test_row_16_what_fails_because_weights_are_nan_is_a_divergence() -> None:
     settings = {**ENV, "env": Diverges, "time_limit": 20, "seed_steps": 0, "train_steps": 80}
     settings |= {"log_every": 1000, "save_every": 1000, "learn_every": 50}
     error = diverging(model=Steers, callbacks=[At(53, ruin_weights)], **settings)
-    assert "It then raised RuntimeError" in str(error)
+    assert "It then raised DataError: Diverges raised RuntimeError: the simulator" in str(error)
     assert "exploded" in str(error)
     assert error.step == 53
 
