@@ -199,10 +199,8 @@ class Learner:
                 self.updates.by(loss)
             if self.unreached.waiting:
                 self.unreached.look()
-            if left_out is not None:
-                left_out.end(self.steps)
+            left = left_out is not None and left_out.end(self.steps)
             if self._strategic:
-                left = left_out is not None and left_out.now is not None
                 self.strategies.after_step(replay, left_out=left)
             if loss is not None and self.scheduler is not None:
                 self.scheduler.learned(replay)

@@ -79,11 +79,14 @@ class LeftOut:
         # Without gradients, `step` changes nothing.
         self.refuses(p for group in optimizer.param_groups for p in group["params"])
 
-    def end(self, step: int) -> None:
+    def end(self, step: int) -> bool:
         """End a learning step: counts what was left out, and restores the buffers.
 
         Args:
             step: Its number, from 1.
+
+        Returns:
+            Whether its update was left out.
 
         Raises:
             Diverged: If too many updates in a row were left out.
@@ -97,7 +100,7 @@ class LeftOut:
         if self.now is None:
             if self._updated:
                 self._in_a_row = 0
-            return
+            return False
         self.count += 1
         self._in_a_row += 1
         if self._in_a_row >= _MOST:
@@ -111,6 +114,7 @@ class LeftOut:
                 f"on_nan=skip: the update of learning step {step} was left out, since {self.now}. Further "
                 "ones are only counted."
             )
+        return True
 
     def _bad_gradient(self, parameters: list[Tensor]) -> str | None:
         reached = [p for p in parameters if p.grad is not None]
