@@ -35,7 +35,6 @@ class LeftOut:
         self._agent, self.count, self._in_a_row = agent, 0, 0
         self.now: str | None = None
         self._bad_loss: str | None = None  # Of this learning step.
-        self._updated = False  # In this learning step.
         if own is not None:
             own.before_step = self.before_step
             own.look()
@@ -45,7 +44,7 @@ class LeftOut:
 
     def begin(self) -> None:
         """Begin a learning step."""
-        self.now, self._updated = None, False
+        self.now = None
         self._buffers = [(b, b.detach().clone()) for b in self._agent.buffers()]
 
     def look_at_loss(self, loss: Tensor) -> None:
@@ -67,17 +66,21 @@ class LeftOut:
         if why is None and not scaled:
             why = self._bad_gradient(parameters)
         if why is None:
-            self._updated = True
             return False
         for parameter in parameters:
             parameter.grad = None
         self.now = why
         return True
 
+    def updated(self) -> None:
+        """Call after an update: only those between two updates count as being in a row."""
+        self._in_a_row = 0
+
     def before_step(self, optimizer: Optimizer) -> None:
         """Leave out a step of an optimiser that the module steps itself, if its gradients are not finite."""
         # Without gradients, `step` changes nothing.
-        self.refuses(p for group in optimizer.param_groups for p in group["params"])
+        if not self.refuses(p for group in optimizer.param_groups for p in group["params"]):
+            self.updated()
 
     def end(self, step: int) -> bool:
         """End a learning step: counts what was left out, and restores the buffers.
@@ -98,8 +101,6 @@ class LeftOut:
                         buffer.copy_(before)
         self._buffers = []
         if self.now is None:
-            if self._updated:
-                self._in_a_row = 0
             return False
         self.count += 1
         self._in_a_row += 1

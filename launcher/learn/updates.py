@@ -170,6 +170,8 @@ class Updates:
             self.scheduler.updated()
         if self.average is not None:
             self.average.update()
+        if self.left_out is not None:
+            self.left_out.updated()
 
     def flush(self) -> bool:
         """Update by the gradients left over from a task's last losses.

@@ -506,6 +506,15 @@ def test_row_16_skip_has_an_end(model: type[Plain]) -> None:
     assert error.step == 29
 
 
+@pytest.mark.row(16)
+@pytest.mark.filterwarnings("ignore:on_nan=skip")
+def test_row_16_skip_has_an_end_where_no_update_is_ever_whole() -> None:
+    class EveryThird(BadLoss):
+        at = tuple(range(2, 500, 3))
+
+    assert "in a row" in str(diverging(model=EveryThird, on_nan="skip", accumulate=4))
+
+
 # ------------------------------------------------------------------------------- on_nan=rollback
 
 
