@@ -267,6 +267,7 @@ class Supervisor:
             self._save_first = False
             self.save()
             self.saving.check()
+            self._stop_if_asked()  # A signal came meanwhile.
 
     def _stop_if_asked(self) -> None:
         """Save the run as it is and raise `Interrupted`, if a signal came."""
