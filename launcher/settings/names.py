@@ -16,6 +16,7 @@ from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
 from . import environment_names, metric_names
 from .foreign import answer
+from .import_path import is_data
 from .imports import attribute_of, class_here, classes_here, dotted, import_file, member
 from .object_names import name_of
 
@@ -154,7 +155,7 @@ def resolve(name: str, kind: str) -> Any:
         return make
     if kind == "metrics" and (metric := metric_names.metric(name)) is not None:
         return metric
-    raise ConfigError(_miss(name, kind))
+    raise ConfigError(missing(name, kind))
 
 
 def builtin_names(kind: str) -> list[str]:
@@ -217,7 +218,8 @@ def describe_names(names: Iterable[str], width: int = 96) -> str:
     return wrapper.fill(", ".join(names))
 
 
-def _miss(name: str, kind: str) -> str:
+def missing(name: str, kind: str) -> str:
+    """The message for an unknown name, with the nearest ones."""
     place = KINDS[kind]
     if kind.endswith("dataset") and Path(name).expanduser().is_file():
         return (
@@ -251,6 +253,11 @@ def _miss(name: str, kind: str) -> str:
     if not command and names and not nearest(name, names):
         listed = f" There are: {', '.join(names)}."
     looked = ", ".join((f"the .py files of {Path.cwd()}", *place.libraries))
+    if is_data(Path.cwd()) and name in classes_here():
+        return (
+            f"No {place.noun} `{name}`. A run in {Path.cwd()} is read as data, so that its code is only "
+            f"imported if you name the file: {kind}={classes_here()[name][0]}:{name}."
+        )
     if kind in ("model", "encoder") and importlib.util.find_spec("timm") is None:
         looked += "; timm is not installed: pip install 'antelope-ml[timm]'"
     return f"No {place.noun} `{name}`.{did_you_mean(name, names)}{listed} Looked in {looked}."

@@ -151,9 +151,12 @@ class Plan:
     # Runs
     experiment: str
     path: str | None
-    resume: bool
+    resume: bool | str
+    override: list[str] | None
+    trust: bool
     load: str | None
     save_every: int | None
+    save_patience: int
     log_every: int
     loggers: list[str]
     render_model: bool

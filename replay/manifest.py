@@ -1,0 +1,164 @@
+"""Reads folders that may come from anyone: a manifest in JSON, and the files that it names.
+
+A manifest names regular files of its own folder and nothing else. Links are not followed, devices and pipes
+are not opened, and no more is read than the manifest and this machine's memory allow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import files
+
+LARGEST_JSON = 2**30  # Bytes. A writer that exceeds it would write what no reader accepts.
+_LARGEST_MANIFEST = 2**26
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # Devices, on Windows.
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder says it holds.
+
+    Attributes:
+        format: The format's name.
+        sha256: The hash of each file, by the file's name.
+        size: The size of each file in bytes; empty in formats without sizes.
+        rest: All other entries, as they are: nothing in them has been checked.
+    """
+
+    format: str
+    sha256: Mapping[str, str]
+    size: Mapping[str, int]
+    rest: Mapping[str, Any]
+
+
+def read_manifest(
+    folder: Path, *, formats: Collection[str], sized: Collection[str] = ()
+) -> Manifest:
+    """The manifest of a folder, `manifest.json`.
+
+    Args:
+        folder: Holds the files that the manifest names.
+        formats: Names of the formats that are known.
+        sized: Those that say the size of every file.
+
+    Raises:
+        OSError: The file is missing, or not a regular one.
+        ValueError: It is not a manifest, its format is unknown, or it names something other than a file of
+            its own folder. The message continues "the manifest ...", or says so itself.
+    """
+    found = read_json(folder / "manifest.json", largest=_LARGEST_MANIFEST)
+    if not isinstance(found, dict) or not isinstance(found.get("format"), str):
+        raise ValueError("manifest.json is not a manifest")
+    name = found["format"]
+    if name not in formats:
+        raise ValueError(f"its format is {name[:60]!r}, which is unknown here")
+    hashes, sizes = found.get("sha256"), found.get("size", {})
+    if not isinstance(hashes, dict) or not isinstance(sizes, dict):
+        raise ValueError("manifest.json does not list the files")
+    for file, digest in hashes.items():
+        check_name(file)
+        if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+            raise ValueError(f"manifest.json has no SHA-256 of {file!r}")
+    if sizes.keys() - hashes.keys() or (name in sized and hashes.keys() - sizes.keys()):
+        raise ValueError("manifest.json does not list the size of every file")
+    if any(type(size) is not int or size < 0 for size in sizes.values()):
+        raise ValueError("manifest.json lists a size that is not a number of bytes")
+    rest = {key: value for key, value in found.items() if key not in ("format", "sha256", "size")}
+    return Manifest(name, hashes, sizes, rest)
+
+
+def check_name(name: object) -> None:
+    """Refuse whatever is not the plain name of a file directly in a folder, on any system.
+
+    Raises:
+        ValueError: With the name.
+    """
+    plain = isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+    if not plain or re.search(r'[/\\:*?"<>|]|[. ]$', str(name)) or _RESERVED.fullmatch(str(name)):
+        raise ValueError(f"{str(name)[:100]!r} is not the name of a file in the folder")
+
+
+def open_regular(
+    path: Path, *, size: int | None = None, largest: int | None = None
+) -> BufferedReader:
+    """Open a regular file to read it, never through a link; a pipe or device is not waited for.
+
+    Args:
+        size: How many bytes it has to have; None: any number.
+        largest: How many bytes it may have; None: as many as the machine has memory.
+
+    Raises:
+        OSError: It is missing, a link, or not a regular file.
+        ValueError: It has another size, or is too large. The message continues the file's name.
+    """
+    file = files.open_regular(path)
+    try:
+        found = os.fstat(file.fileno()).st_size
+        if size is not None and found != size:
+            raise ValueError(f"has {found:,} bytes, the manifest says {size:,}")
+        bound = memory_size() if largest is None else largest
+        if found > bound:
+            raise ValueError(f"has {found:,} bytes; at most {bound:,} can be read here")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_file(folder: Path, name: str, manifest: Manifest, *, largest: int | None = None) -> None:
+    """Check that a file that the manifest names is there, whole and as it was written.
+
+    Args:
+        largest: As for `open_regular`.
+
+    Raises:
+        OSError: It cannot be read, or is not a regular file.
+        ValueError: It differs from what the manifest says. The message continues the file's name.
+    """
+    with open_regular(folder / name, size=manifest.size.get(name), largest=largest) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256[name]:
+            raise ValueError("does not match its SHA-256")
+
+
+def read_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:
+    """The contents of a JSON file, as strict JSON: NaN and infinity are refused.
+
+    Args:
+        largest: How many bytes it may have.
+
+    Raises:
+        OSError: It cannot be read, or is not a regular file.
+        ValueError: It is too large, nested too deeply, or not JSON.
+    """
+    with open_regular(path, largest=largest) as file:
+        return parse_json(file.read(largest + 1))
+
+
+def parse_json(data: bytes) -> Any:
+    """As `read_json`, from bytes."""
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def memory_size() -> int:
+    """The machine's memory in bytes; a very large number where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**62
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"holds {word}, which is not JSON")
