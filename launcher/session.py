@@ -31,8 +31,9 @@ from .record.pictures import Spared, build_pictures
 from .record.progress import Progress
 from .record.resumption import changed_settings, parts_to_restart, saved_device
 from .record.spec_state import spec_state
-from .record.state import load_object_state, object_state
+from .record.state import check_object, load_object_state, object_state
 from .record.trackers import check_installed
+from .record.validation import check_parts, check_structure
 from .report import Report
 from .settings.plan import Plan
 from .settings.schema import that_count
@@ -263,6 +264,7 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
+        self._check(state)
         changed = changed_settings(state["settings"], self.plan.values)
         for known in state.get("later", ()):
             self.world.growing().expect(known)
@@ -293,6 +295,18 @@ class Session:
                 f"cannot be continued across the two and start over ({', '.join(move.restarted)})."
             )
         self.first_step = progress.step
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Check a state of any origin against what this session would save, before it uses any of it.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        check_structure(state)
+        here: dict[str, Any] = self.world.state_dict(None, pack=lambda _: None)
+        tasks = len(self.world.tasks) + len(state.get("later", ()))
+        check_parts(state, here, tasks=tasks)
+        check_object(self._augmentation, state["augmentation"])
 
     def _load_world(self, state: dict[str, Any]) -> None:
         """Restore the world and the replay, in the middle of a task or between two."""

@@ -18,6 +18,7 @@ from .pictures import Spared
 from .signals import Interrupted, Signals
 from .supervised import Supervised
 from .trackers import Tracker
+from .validation import loading
 
 _SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
 _SAVING_SHARE = 0.05  # Of a run's time, at most: a large replay takes long to write.
@@ -86,9 +87,10 @@ class Supervisor:
             self.directory.resume = False
             self.session.check_fresh()
             return
-        self.session.load_state_dict(state)
-        self.journal.expect(self.session.num_tasks)
-        self.journal.load_state_dict(state["journal"])
+        with loading(self.checkpoints.folder):
+            self.session.load_state_dict(state)
+            self.journal.expect(self.session.num_tasks)
+            self.journal.load_state_dict(state["journal"])
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
         self._saved_at, self._saved_step = time.monotonic(), self.progress.step
 
