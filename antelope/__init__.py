@@ -15,7 +15,7 @@ if not (Path(__file__).parent / "launcher").is_dir():
 
 from .agents.continual import NAMES as _STRATEGIES
 from .launcher.ml import ml
-from .replay.errors import CheckpointError, ConfigError, DataError, Diverged
+from .replay.errors import CheckpointError, ConfigError, DataError, Diverged, NotSaved
 from .replay.lazy import lazily
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ __all__ = [
     "LwF",
     "Memory",
     "Naive",
+    "NotSaved",
     "PackNet",
     "Replay",
     "Run",

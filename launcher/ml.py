@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..replay.errors import ConfigError, Diverged
+from ..replay.errors import ConfigError, Diverged, NotSaved
 from .plainly import plainly
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Launcher:
         Raises:
             ConfigError, DataError, CheckpointError: Before training, for bad input.
             Diverged: If the loss becomes NaN or infinite.
+            NotSaved: After `save_patience` checkpoints in a row that could not be written.
             KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
         """
         from .settings.compose import compose
@@ -129,6 +130,11 @@ def _main(words: list[str]) -> int:
             traceback.print_exc()
         print(error, file=sys.stderr)
         return _DIVERGED
+    except NotSaved as error:
+        if _wants_debug(words):
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return _FAILURE
     except KeyboardInterrupt:
         _say_how_to_resume(words)
         return 130

@@ -25,11 +25,13 @@ from .learn.rest import Rest
 from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
+from .record.directory import check_place
 from .record.log import Log, Row
 from .record.offline import check_path
-from .record.pictures import Spared, build_pictures
+from .record.pictures import build_pictures
 from .record.progress import Progress
 from .record.resumption import changed_settings, parts_to_restart, saved_device
+from .record.spared import Spared
 from .record.spec_state import spec_state
 from .record.state import check_object, load_object_state, object_state
 from .record.trackers import check_installed
@@ -121,6 +123,7 @@ class Session:
         """
         # First: a missing package must not cost the minutes that loading data may take.
         check_installed(plan.loggers)
+        check_place(run_path(plan), known=plan.path is not None)
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
             # Only now: the default path contains the name of the world.
@@ -408,7 +411,7 @@ def _evaluator(
     """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
     samples = build_pictures(plan, parts.world, path)
-    draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
+    draw = None if samples is None else Spared(samples, "No pictures of samples", console.problem)
     world, learner = parts.world, parts.learner
     own, by_itself = build_measures(plan, world, parts.own, learner.strategies, learner.device)
     return Evaluator(
@@ -427,10 +430,16 @@ def _evaluator(
     )
 
 
-def run_path(plan: Plan, world: World) -> Path:
-    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed."""
+def run_path(plan: Plan, world: World | None = None) -> Path:
+    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed.
+
+    Args:
+        world: None: not known yet, so that the last folders of the default path are missing.
+    """
     if plan.path is not None:
         return Path(plan.path).absolute()
+    if world is None:
+        return Path("runs", plan.experiment).absolute()
     names = (plan.model.short_name, world.name, str(plan.seed))
     # Names may contain slashes, such as `ALE/Pong-v5`.
     safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]

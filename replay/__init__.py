@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, ConfigError, DataError, Diverged
+from .errors import CheckpointError, ConfigError, DataError, Diverged, NotSaved
 from .lazy import lazily
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ __all__ = [
     "LazyColumn",
     "Memory",
     "Normalizer",
+    "NotSaved",
     "Observations",
     "Prioritized",
     "Ragged",

@@ -15,3 +15,7 @@ class CheckpointError(ConfigError):
 
 class Diverged(RuntimeError):
     """The loss became NaN or infinite; the last good checkpoint was kept."""
+
+
+class NotSaved(RuntimeError):
+    """A run ended because its checkpoints could not be written, `save_patience` times in a row."""

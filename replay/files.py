@@ -6,14 +6,16 @@ that it leads to. A reader sees the old file or the new one, never half of eithe
 """
 
 import contextlib
+import errno
+import io
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial")
 _NO_LINKS = getattr(
@@ -82,7 +84,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(folder, path)
 
 
-def open_appending(path: Path, *, newline: str | None = None) -> IO[str]:
+def open_appending(path: Path, *, newline: str | None = None) -> TextIO:
     """Open a text file (UTF-8) to append to it; it is made where there is none, and never through a link.
 
     Raises:
@@ -96,16 +98,67 @@ def open_appending(path: Path, *, newline: str | None = None) -> IO[str]:
     return os.fdopen(descriptor, "a", newline=newline, encoding="utf-8")
 
 
-def link_in(folder: Path) -> Path | None:
-    """The first link, FIFO, socket or device below a folder; None where there is none."""
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file of a found folder to read its bytes; links are not followed, and a FIFO is not waited for.
+
+    Raises:
+        OSError: `path` is a link or not a regular file, or the system refuses.
+    """
+    flags = os.O_RDONLY | _NO_LINKS | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if path.is_symlink():  # The system's own words speak of too many levels of links.
+        raise OSError(errno.ELOOP, f"{path.name} is a link", str(path))
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_text(path: Path) -> str:
+    """The text (UTF-8) of a file of a found folder, newlines as "\\n".
+
+    Raises:
+        OSError: As `open_regular` does.
+        UnicodeDecodeError: The file is not UTF-8.
+    """
+    with open_regular(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+        return text.read()
+
+
+def link_in(
+    folder: Path, *, names: Collection[str] = (), tracked: Collection[str] = ()
+) -> Path | None:
+    """The first link, FIFO, socket or device below a folder; None where there is none.
+
+    Args:
+        names: Look only at the entries of these names, and below them; none: at all.
+        tracked: Names of folders directly in it, whose links may lead to anything within them.
+    """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_dir(follow_symlinks=False):
+            if names and entry.name not in names:
+                continue
+            if entry.name in tracked and entry.is_dir(follow_symlinks=False):
+                found = _link_out_of(Path(entry.path))
+            elif entry.is_dir(follow_symlinks=False):
                 found = link_in(Path(entry.path))
-                if found is not None:
-                    return found
-            elif not entry.is_file(follow_symlinks=False):
-                return Path(entry.path)
+            else:
+                found = None if entry.is_file(follow_symlinks=False) else Path(entry.path)
+            if found is not None:
+                return found
+    return None
+
+
+def _link_out_of(folder: Path) -> Path | None:
+    """The first entry below a folder that is a FIFO or the like, or a link that leads out of the folder."""
+    home = folder.resolve()
+    for at, folders, entries in os.walk(folder):
+        for path in (Path(at, name) for name in sorted(folders + entries)):
+            real = path.resolve()
+            if not real.is_relative_to(home) or (
+                real.exists() and not (real.is_file() or real.is_dir())
+            ):
+                return path
     return None
 
 

@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from . import files
 
 LARGEST_JSON = 2**30  # Bytes. A writer that exceeds it would write what no reader accepts.
 _LARGEST_MANIFEST = 2**26
@@ -99,24 +100,18 @@ def open_regular(path: Path, *, size: int | None = None, largest: int | None = N
         OSError: It is missing, a link, or not a regular file.
         ValueError: It has another size, or is too large. The message continues the file's name.
     """
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
-        raise OSError(f"{path.name} is a link")
-    descriptor = os.open(path, flags)
+    file = files.open_regular(path)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(f"{path.name} is not a regular file")
-        if size is not None and found.st_size != size:
-            raise ValueError(f"has {found.st_size:,} bytes, the manifest says {size:,}")
+        found = os.fstat(file.fileno()).st_size
+        if size is not None and found != size:
+            raise ValueError(f"has {found:,} bytes, the manifest says {size:,}")
         bound = memory_size() if largest is None else largest
-        if found.st_size > bound:
-            raise ValueError(f"has {found.st_size:,} bytes; at most {bound:,} can be read here")
-        return os.fdopen(descriptor, "rb")
+        if found > bound:
+            raise ValueError(f"has {found:,} bytes; at most {bound:,} can be read here")
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
 
 
 def check_file(folder: Path, name: str, manifest: Manifest, *, largest: int | None = None) -> None:

@@ -66,7 +66,7 @@ class Evaluator:
         rows: int | None = None,
         seed: int,
         folder: Path | None = None,
-        draw: Callable[[nn.Module, int], None] | None = None,
+        draw: Callable[[nn.Module, int], object] | None = None,
         show: Callable[[int, int, str], None] = lambda *_: None,
         own: OwnMetrics | None = None,
         by_itself: OwnEvaluation | None = None,

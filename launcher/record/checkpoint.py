@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
@@ -30,7 +31,13 @@ _KNOWN = ("antelope-checkpoint-1", FORMAT)  # 1: before 0.5.0, without the modul
 KEEP = 3  # A damaged newest checkpoint leaves two to fall back to.
 MODEL = "model.safetensors"
 _FILES = ("tensors.safetensors", "state.json")
+_FORMATS = re.compile("antelope-checkpoint-([0-9]{1,9})")
+_NUMBER = re.compile("[0-9]{6,18}")  # The name of a checkpoint's folder.
 _IN_MODEL = "model:"  # Before the names of tensors that state.json refers to in `MODEL`.
+
+
+class NewerCheckpoint(CheckpointError):
+    """A checkpoint is whole, but of a format that only later versions read."""
 
 
 class Checkpoints:
@@ -47,7 +54,9 @@ class Checkpoints:
         """The numbered folders, newest first."""
         if not self.folder.is_dir():
             return []
-        return sorted((p for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
+        folders = (path for path in self.folder.iterdir() if _NUMBER.fullmatch(path.name))
+        # As numbers: 1000000 comes after 999999.
+        return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
     def save(self, state: dict[str, Any], *, model: Mapping[str, Tensor] | None = None) -> Path:
         """Write a checkpoint durably, and remove the oldest beyond `KEEP`.
@@ -84,11 +93,17 @@ class Checkpoints:
 
         Returns:
             Its state, or None, and a message for each newer one that is damaged.
+
+        Raises:
+            NewerCheckpoint: If there is one that a later version wrote. It is not passed over: what was
+                learnt since the one before it would be lost.
         """
         problems: list[str] = []
         for path in self.numbered():
             try:
                 return read(path, without=without), problems
+            except NewerCheckpoint:
+                raise
             except CheckpointError as error:
                 problems.append(str(error))
         return None, problems
@@ -142,9 +157,7 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
             f"{path} is not a complete checkpoint: manifest.json cannot be read ({error})."
         ) from error
     if not known:
-        raise CheckpointError(
-            f"{path} has an unknown checkpoint format: {manifest.get('format')!r}."
-        )
+        raise _unknown(path, manifest.get("format"))
     for name in hashes:
         try:
             with open(path / name, "rb") as file:
@@ -173,6 +186,18 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
             return _unpack(tree, tensor)
     except Exception as error:  # Files of another origin may raise anything.
         raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
+
+
+def _unknown(path: Path, written: object) -> CheckpointError:
+    """The error for a checkpoint whose format this version does not read."""
+    newest = int(FORMAT.rpartition("-")[2])
+    number = _FORMATS.fullmatch(written) if isinstance(written, str) else None
+    if number is not None and int(number[1]) > newest:
+        return NewerCheckpoint(
+            f"{path} was written by a newer version of Antelope (checkpoint format {number[1]}; this version "
+            f"reads 1 to {newest}). Install that version or a later one: pip install -U antelope-ml."
+        )
+    return CheckpointError(f"{path} has an unknown checkpoint format: {written!r}.")
 
 
 def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:

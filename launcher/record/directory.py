@@ -11,8 +11,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...replay import ConfigError
+from ...replay.files import link_in, read_text, remove_partial, replacing
 
 _LOCK = ".lock"
+# In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
+_NAMES = (
+    *("config.yaml", "status.json", "train.csv", "eval.csv", _LOCK),
+    *("checkpoints", "plots", "videos", "tensorboard", "wandb"),
+)
+_TRACKED = ("wandb",)  # W&B keeps links to its newest run there.
 # A run that is closing may remove the lock file that the next one has just opened, which then tries again.
 # A run that is still working holds it for longer.
 _LOCK_SECONDS = 0.2
@@ -27,7 +34,7 @@ class RunDirectory:
             ..., by `start()`.
 
     Raises:
-        ConfigError: If the path cannot be written or another run is writing there.
+        ConfigError: If the path cannot be written, another run is writing there, or there is a link.
     """
 
     def __init__(self, path: Path, *, resume: bool):
@@ -36,11 +43,14 @@ class RunDirectory:
         self._lock: FileLock | None = None
         try:
             self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
+            _check_links(path)
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path / _LOCK)
+            _remove_partial(path)
         except Timeout as error:
             raise ConfigError(
-                f"Another run is writing to {path}. Set another seed, experiment or path."
+                f"Another run is writing to {path}{_holder(path / _LOCK)}. Set another seed, experiment or "
+                "path."
             ) from error
         except OSError as error:
             self._remove_made()
@@ -55,9 +65,12 @@ class RunDirectory:
             ConfigError: If another run is writing there, or the directory cannot be written.
         """
         try:
+            _check_links(self.path)
             self._lock = _locked(self.path / _LOCK)
         except Timeout as error:
-            raise ConfigError(f"Another run is writing to {self.path}.") from error
+            raise ConfigError(
+                f"Another run is writing to {self.path}{_holder(self.path / _LOCK)}."
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"Cannot write to {self.path} ({error.strerror or error})."
@@ -66,22 +79,25 @@ class RunDirectory:
     @property
     def has_run(self) -> bool:
         """Whether an earlier run wrote here."""
-        return (self.path / "config.yaml").exists()
+        return any((self.path / name).exists() for name in ("config.yaml", "checkpoints"))
 
-    def start(self, config_yaml: str) -> Path | None:
-        """Write `config.yaml`, now that a first step has succeeded.
+    def start(self) -> Path | None:
+        """Keep what is written from now on, now that a first step has succeeded.
 
         Returns:
             Where an earlier run was moved to, if there was one.
         """
         aside = self._move_aside() if self.has_run and not self.resume else None
         self.started = True
-        write_whole(self.path / "config.yaml", config_yaml)
         return aside
+
+    def write_config(self, text: str) -> None:
+        """Write `config.yaml`."""
+        write_whole(self.path / "config.yaml", text)
 
     def _move_aside(self) -> Path:
         number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+        while os.path.lexists(aside := self.path.with_name(f"{self.path.name}.{number}")):
             number += 1
         aside.mkdir()
         # Checkpoints first and config.yaml last: if we are killed in between, what remains is either still
@@ -100,7 +116,7 @@ class RunDirectory:
     def earlier_tasks(self) -> list[dict[str, Any]]:
         """The `tasks` of the resumed run's `status.json`; empty if there are none, or it cannot be read."""
         try:
-            tasks = json.loads((self.path / "status.json").read_text())["tasks"]
+            tasks = json.loads(read_text(self.path / "status.json"))["tasks"]
         except (OSError, ValueError, KeyError, TypeError):
             return []
         return tasks if self.resume and isinstance(tasks, list) else []
@@ -145,13 +161,81 @@ def _locked(path: Path) -> FileLock:
     return lock
 
 
+def _holder(path: Path) -> str:
+    """Words that name the process which holds a lock, where Linux tells; else nothing."""
+    try:
+        at = os.stat(path)
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return ""
+    ours = f"{os.major(at.st_dev):02x}:{os.minor(at.st_dev):02x}:{at.st_ino}"
+    pids = [words[4] for line in locks if ours in (words := line.split()) and len(words) > 4]
+    return f" (process {pids[0]})" if pids and pids[0].isdigit() else ""
+
+
+def check_place(path: Path, *, known: bool) -> None:
+    """Refuse a run directory that could not be written, before minutes are spent on reading data.
+
+    Args:
+        path: The run directory, or the folder in which it will be.
+        known: Whether it is the directory itself.
+
+    Raises:
+        ConfigError: If something is in the way, or the user may not write there.
+    """
+    try:
+        there = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
+        if known:
+            _check_links(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    else:
+        if not there.is_dir():
+            reason = f"{there} is not a folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            reason = f"{there}: Permission denied"
+        else:
+            return
+    raise ConfigError(f"Cannot write the run to {path} ({reason}). Set another path=.")
+
+
+def _check_links(path: Path) -> None:
+    """Refuse a directory from elsewhere whose links could lead our writes out of it.
+
+    Raises:
+        ConfigError: If it is a link, or there is a link, FIFO or device where a run writes.
+    """
+    found: Path | None = None
+    if path.is_symlink():
+        found = path
+    elif (path / "config.yaml").is_file():
+        found = link_in(path, tracked=_TRACKED)
+    elif path.is_dir():
+        found = link_in(path, names=_NAMES, tracked=_TRACKED)
+    if found is not None:
+        what = "a link" if found.is_symlink() else "neither a file nor a folder"
+        raise ConfigError(
+            f"{found} is {what}. No run is written to a folder with such entries, since they could lead its "
+            "files elsewhere. Remove it, or set another path=."
+        )
+    lock = path / _LOCK
+    if lock.is_file() and lock.stat().st_size and lock.stat().st_nlink > 1:
+        # Taking the lock may empty the file: as a hard link it can be any file of the user's.
+        raise ConfigError(f"{lock} is a hard link to another file. Remove it.")
+
+
+def _remove_partial(path: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for folder in (path, *(path / name for name in ("plots", "plots/samples", "videos"))):
+        if folder.is_dir():
+            remove_partial(folder)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Replace a file atomically: readers find the old text or the new one, even after a kill.
 
     It is not synced to the disk, which would cost a short run more than its steps. What must survive a
     crash of the machine is synced with each checkpoint.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", newline="") as file:
+    with replacing(path, newline="") as file:
         file.write(text)
-    os.replace(partial, path)

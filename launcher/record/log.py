@@ -17,8 +17,10 @@ from torch import Tensor
 
 from ...agents.learn_method import LearnMethod
 from ...replay import ConfigError, Replay
+from ...replay.files import open_appending
 from ..metrics import PLACES, metrics_of
 from .directory import write_whole
+from .spared import Spared
 
 Row = dict[str, Any]
 
@@ -122,7 +124,13 @@ def _mean(values: list[float]) -> float:
 
 
 class Writer(Protocol):
-    """A destination of rows: a CSV file or a tracker."""
+    """A destination of rows: a CSV file or a tracker.
+
+    Attributes:
+        name: What messages call it.
+    """
+
+    name: str
 
     def write(self, row: Row) -> None: ...
 
@@ -141,19 +149,28 @@ def quiet(learn: LearnMethod | None) -> Callable[[Replay, Log | None], Any]:
 class Journal:
     """The rows of a run, in memory and in every writer.
 
+    A writer that fails does not end the run: see `Spared`.
+
+    Args:
+        writers: Called with each row.
+        report: Shows a line to the user.
+
     Attributes:
         history: All rows, in the order they were written.
     """
 
-    def __init__(self, writers: list[Writer]):
+    def __init__(self, writers: list[Writer], report: Callable[[str], None]):
         self.writers = writers
         self.history: list[Row] = []
+        said = "a row could not be written"
+        self._write = [Spared(w.write, f"{w.name}: {said}", report) for w in writers]
+        self._close = [Spared(w.close, w.name, report) for w in writers]
 
     def write(self, mode: str, **values: Any) -> Row:
         row = {"mode": mode, **values}
         self.history.append(row)
-        for writer in self.writers:
-            writer.write(row)
+        for write in self._write:
+            write(row)
         return row
 
     def expect(self, tasks: int) -> None:
@@ -183,8 +200,8 @@ class Journal:
         self.history = sorted(kept, key=lambda row: row["step"])
 
     def close(self) -> None:
-        for writer in self.writers:
-            writer.close()
+        for close in self._close:
+            close()
 
 
 class CSV:
@@ -198,7 +215,7 @@ class CSV:
     """
 
     def __init__(self, path: Path, *, mode: str, tasks: int = 1):
-        self.path, self.mode, self.tasks = path, mode, tasks
+        self.path, self.name, self.mode, self.tasks = path, path.name, mode, tasks
         self.columns: dict[str, None] = {}  # An ordered set.
         self.rows: list[Row] = []
         self._file: TextIO | None = None
@@ -242,7 +259,7 @@ class CSV:
     def _rewrite(self) -> None:
         self.close()
         write_whole(self.path, self._lines(self.rows, header=True))
-        self._file = open(self.path, "a", newline="")  # noqa: SIM115 - open as long as the run.
+        self._file = open_appending(self.path, newline="")  # Open as long as the run.
 
     def sync(self) -> None:
         if self._file is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,6 @@ from ..pictures.predictions import Predictions
 from ..pictures.samples import Samples
 from ..settings.plan import Plan
 from .console import Console
-
-
-class Spared:
-    """Calls a function that draws; its first error is reported, and none is raised.
-
-    Args:
-        draw: Draws.
-        what: Name of the pictures in the message, such as `learning curves`.
-        report: Shows a line to the user.
-    """
-
-    def __init__(self, draw: Callable[..., Any], what: str, report: Callable[[str], None]):
-        self._draw, self._what, self._report = draw, what, report
-        self._failed = False
-
-    def __call__(self, *args: Any, **options: Any) -> None:
-        try:
-            self._draw(*args, **options)
-        except Exception as error:  # From a display, a disk, or a model's own `sample`.
-            if not self._failed:
-                reason = " ".join(str(error).split())[:200]
-                self._report(f"No {self._what}: {type(error).__name__}: {reason}")
-            self._failed = True
 
 
 def build_pictures(plan: Plan, world: World, path: Path) -> Samples | None:

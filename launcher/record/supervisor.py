@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from ...replay import ConfigError, Diverged
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
-from .checkpoint import Checkpoints
 from .directory import RunDirectory
 from .log import CSV, Journal, Row, Writer
-from .pictures import Spared
+from .saving import Saving
 from .signals import Interrupted, Signals
+from .spared import Spared
 from .supervised import Supervised
 from .trackers import Tracker
 from .validation import loading
 
-_SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
-_SAVING_SHARE = 0.05  # Of a run's time, at most: a large replay takes long to write.
 _SHOW_SECONDS = 0.2
 
 
@@ -52,22 +50,25 @@ class Supervisor:
         with ExitStack() as opened:
             self.directory = RunDirectory(session.path, resume=plan.resume)
             opened.callback(self.directory.close)
-            self.journal = _journal(plan, session.path, tasks=session.num_tasks)
+            self.journal = _journal(plan, session)
             opened.callback(self.journal.close)
             opened.callback(self.console.stop)
             self.console.header(session.report.header())
             for problem in session.report.problems():
                 self.console.problem(problem)
             self._opened = opened.pop_all()
-        self.checkpoints = Checkpoints(session.path / "checkpoints")
+        self.saving = Saving(plan, session, self.journal)
+        self.checkpoints = self.saving.checkpoints
+        self._config = Spared(
+            self.directory.write_config, "config.yaml could not be written", self.console.problem
+        )
+        self._status = Spared(self.directory.status, "status.json could not be written", _warn)
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
         self.stopped_by: str | None = None
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
         self._signals = Signals()
         self._shown = 0.0
-        self._saved_at, self._saved_step = time.monotonic(), 0
-        self._pause, self._save_took = _SAVE_SECONDS, 0.0  # Seconds.
         self._task_began, self._seconds = time.monotonic(), 0.0
 
     def __enter__(self) -> Supervisor:
@@ -92,7 +93,7 @@ class Supervisor:
             self.journal.expect(self.session.num_tasks)
             self.journal.load_state_dict(state["journal"])
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
-        self._saved_at, self._saved_step = time.monotonic(), self.progress.step
+        self.saving.resumed()
 
     def _newest_state(self) -> dict[str, Any] | None:
         state, problems = self.checkpoints.newest()
@@ -123,7 +124,7 @@ class Supervisor:
         except Diverged as error:
             self._end("diverged", reason=str(error))
             raise Diverged(
-                f"{error} {self._last_good()} Try a smaller lr, or clip_grad=1."
+                f"{error} {self.saving.last_good()} Try a smaller lr, or clip_grad=1."
             ) from None
         except Exception as error:
             self._end("failed", reason=f"{type(error).__name__}: {error}")
@@ -140,23 +141,18 @@ class Supervisor:
         self._seconds += time.monotonic() - began
         self.console.stop()
 
-    def _last_good(self) -> str:
-        kept = self.checkpoints.numbered()
-        return f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
-
     def start(self) -> None:
         """Write the first files, after the first step: a run that fails before leaves no traces."""
         if self.directory.started:
             return
-        aside = self.directory.start(self.plan.yaml())
+        aside = self.directory.start()
+        self._config(self.plan.yaml())
         if aside is not None:
             self.console.note(f"The earlier run in {self.directory.path} was moved to {aside}.")
         self._write_status("running")
         if self.plan.render_model:
-            draw = Spared(
-                self.session.report.draw_model, "picture of the model", self.console.problem
-            )
-            draw(self.console)
+            draw = self.session.report.draw_model
+            Spared(draw, "No picture of the model", self.console.problem)(self.console)
 
     def stepped(self) -> None:
         """Call after each step, before its rows are written."""
@@ -172,6 +168,7 @@ class Supervisor:
 
         Raises:
             Interrupted: After a signal, once the run is saved.
+            NotSaved: After `save_patience` checkpoints that could not be written.
         """
         if not self.directory.started:
             return  # Nothing is learnt yet, so nothing is lost.
@@ -179,11 +176,9 @@ class Supervisor:
             saved = self.save()
             self._write_status("interrupted")
             raise Interrupted(signum, saved=saved)
-        if self.plan.save_every is None:
-            if time.monotonic() - self._saved_at > self._pause:
-                self.save()
-        elif self.progress.step - self._saved_step >= self.plan.save_every:
+        if self.saving.due():
             self.save()
+            self.saving.check()
 
     def write(self, mode: str, row: Row) -> None:
         """Write a row, unless it is empty.
@@ -221,47 +216,49 @@ class Supervisor:
 
         Raises:
             Interrupted: If a signal came since the task's last step, once the run is saved.
+            NotSaved: After `save_patience` checkpoints that could not be written.
         """
-        since = time.monotonic() - self._saved_at
-        due = self.session.finished or since >= self._save_took / _SAVING_SHARE
         # After a signal, `check` saves: twice the same would push out an older checkpoint.
-        if due and self._signals.received is None:
-            self.save()
+        if self.saving.due_after_task() and self._signals.received is None:
+            self.save(at_end=self.session.finished)
+            self.saving.check()
         self._task_began = time.monotonic()
         self.check()
 
-    def save(self) -> bool:
+    def save(self, *, at_end: bool = False) -> bool:
         """Write a checkpoint, after the rows up to it.
 
+        Args:
+            at_end: Whether to try again, up to `save_patience` times: there is no later one.
+
         Returns:
-            False if a weight was NaN or infinite, and nothing was written.
+            False if nothing was written: a weight was NaN or infinite, or the system refused.
         """
-        began = time.monotonic()
-        # Until it is written: the state refers to the weights, which averaged ones replace at rest.
-        with self.session.awake():
-            if not self.session.is_finite():
-                at = self.progress.step
-                self.console.problem(f"Not saved at step {at}: a weight is NaN or infinite.")
-                return False
-            self.journal.sync()
-            state = {**self.session.state_dict(), "journal": self.journal.state_dict()}
-            self.checkpoints.save(state, model=self.session.model_state())
-        self._saved_at, self._saved_step = time.monotonic(), self.progress.step
-        self._save_took = self._saved_at - began
-        self._pause = max(_SAVE_SECONDS, self._save_took / _SAVING_SHARE)
-        self._write_status("running")
-        return True
+        if self._config.in_a_row:
+            self._config(self.plan.yaml())
+        saved = (
+            self.saving.save_at_end(lambda: self._signals.received is not None)
+            if at_end
+            else self.saving.save()
+        )
+        if saved:
+            self._write_status("running")
+        return saved
 
     def stop(self, who: str) -> None:
         """Save the run as it is, to be ended in good order because a callback wished it.
 
         Args:
             who: The callback.
+
+        Raises:
+            NotSaved: After `save_patience` checkpoints that could not be written.
         """
         self.start()
         self.stopped_by = who
-        if self.progress.step > self._saved_step or not self.checkpoints.numbered():
-            self.save()
+        if self.progress.step > self.saving.step or not self.checkpoints.numbered():
+            self.save(at_end=True)
+            self.saving.check()
 
     # ------------------------------------------------------------------------------ at its end
 
@@ -283,12 +280,11 @@ class Supervisor:
                 at = f"step {progress.step:,}; resume=true continues the run"
                 console.note(f"Stopped by {self.stopped_by} at {at}.")
             if self.plan.plot:
-                draw = Spared(session.report.draw_run, "pictures of the run", console.problem)
+                draw = Spared(session.report.draw_run, "No pictures of the run", console.problem)
                 parameters = self.tasks[-1].get("parameters") if self.tasks else None
                 draw(self.journal.history, progress, parameters=parameters)
-                Spared(
-                    session.report.draw_predictions, "pictures of the predictions", console.problem
-                )()
+                draw_predictions = session.report.draw_predictions
+                Spared(draw_predictions, "No pictures of the predictions", console.problem)()
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
 
     def _wait(self) -> None:
@@ -321,7 +317,7 @@ class Supervisor:
             return
         self.closed = True
         if self.status == "open":
-            if save and self.directory.started and self.progress.step > self._saved_step:
+            if save and self.directory.started and self.progress.step > self.saving.step:
                 self.save()
             self._end("interrupted", reason=reason)
         self._opened.close()
@@ -372,7 +368,7 @@ class Supervisor:
 
     def _write_status(self, status: str, **details: Any) -> None:
         progress = self.progress
-        self.directory.status(
+        self._status(
             status=status,
             step=progress.step,
             task=progress.task,
@@ -382,12 +378,17 @@ class Supervisor:
         )
 
 
-def _journal(plan: Plan, path: Path, *, tasks: int) -> Journal:
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _journal(plan: Plan, session: Supervised) -> Journal:
     """A journal with the writers that `loggers=` names; each opens its file at its first row."""
+    path, tasks = session.path, session.num_tasks
     writers: list[Writer] = []
     for name in plan.loggers:
         if name == "csv":
             writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
         else:
             writers.append(Tracker(name, path, dict(plan.values)))
-    return Journal(writers)
+    return Journal(writers, session.console.problem)

@@ -48,7 +48,7 @@ class Tracker:
 
     def __init__(self, name: str, path: Path, settings: dict[str, Any]):
         self._open = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}[name]
-        self._path, self._settings = path, settings
+        self.name, self._path, self._settings = name, path, settings
         self._target: Any = None
 
     def write(self, row: Row) -> None:

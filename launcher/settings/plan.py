@@ -154,6 +154,7 @@ class Plan:
     resume: bool
     load: str | None
     save_every: int | None
+    save_patience: int
     log_every: int
     loggers: list[str]
     render_model: bool

@@ -1,7 +1,7 @@
-"""Runs that 0.4.0 began are continued.
+"""Row 11: runs that wrote earlier formats are continued, and those that wrote a later one are refused.
 
-The checkpoints in `written_by_0_4_0/` were written by that version, running this very file:
-`python tests/faults/test_older_checkpoints.py FOLDER`.
+The golden run directories were written by the versions they are named after, running this very file:
+`python tests/faults/test_older_checkpoints.py FOLDER`. A new format adds a folder.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antelope import ml
+from antelope import CheckpointError, load, ml
 from antelope.launcher.learn.learner import Learner
 
-WRITTEN = Path(__file__).parent / "written_by_0_4_0"
+HERE = Path(__file__).parent
+WRITTEN = ("written_by_0_4_0", "written_in_format_2")  # Formats 1 and 2.
 _CUT = 33  # The learning step that the old run did not reach.
 
 
@@ -70,15 +71,36 @@ def learn(case: str, path: Path, **more: Any) -> Any:
     return ml(**{**CASES[case], **quiet, **more}, path=str(path))
 
 
+@pytest.mark.row(11)
+@pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_that_0_4_0_began_ends_as_one_that_began_now(case: str, tmp_path: Path) -> None:
-    shutil.copytree(WRITTEN / case, tmp_path / "begun")
+def test_a_run_that_an_earlier_version_began_ends_as_one_that_began_now(
+    case: str, written: str, tmp_path: Path
+) -> None:
+    shutil.copytree(HERE / written / case, tmp_path / "begun")
     begun = learn(case, tmp_path / "begun", resume=True)
     whole = learn(case, tmp_path / "whole")
     # To the bit with the torch that wrote it (2.14.1); another one may round otherwise.
     torch.testing.assert_close(begun.agent.state_dict(), whole.agent.state_dict())
     ends = {row["step"] for row in begun.history}
     assert ends == {row["step"] for row in whole.history}
+
+
+@pytest.mark.row(11)
+def test_a_checkpoint_of_a_later_format_is_not_passed_over(tmp_path: Path) -> None:
+    shutil.copytree(HERE / WRITTEN[-1] / "sequence", tmp_path / "run")
+    (older,) = (tmp_path / "run" / "checkpoints").iterdir()
+    newer = older.with_name("1000000")
+    shutil.copytree(older, newer)
+    text = (newer / "manifest.json").read_text()
+    (newer / "manifest.json").write_text(text.replace("checkpoint-2", "checkpoint-99"))
+    with pytest.raises(
+        CheckpointError, match=r"1000000 was written by a newer version .* 99; .* -U"
+    ):
+        learn("sequence", tmp_path / "run", resume=True)
+    with pytest.raises(CheckpointError, match="newer version"):
+        load(tmp_path / "run", model=Small)
+    assert older.exists()
 
 
 def write(case: str, folder: Path) -> None:

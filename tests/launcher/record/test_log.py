@@ -180,7 +180,7 @@ def _sorted(row: dict[str, Any]) -> str:
 class TestJournal:
     def test_keeps_every_row_in_order_and_each_file_its_own(self, tmp_path: Path) -> None:
         files = [CSV(tmp_path / f"{mode}.csv", mode=mode) for mode in ("train", "eval")]
-        journal = Journal(list(files))
+        journal = Journal(list(files), print)
         journal.write("train", step=1, loss=0.5)
         journal.write("eval", step=1, accuracy=0.9)
         journal.write("train", step=2, loss=0.25)
@@ -194,7 +194,7 @@ class TestJournal:
 
     def test_resumed_it_forgets_what_came_after_its_state(self, tmp_path: Path) -> None:
         def journal() -> Journal:
-            return Journal([CSV(tmp_path / f"{m}.csv", mode=m) for m in ("train", "eval")])
+            return Journal([CSV(tmp_path / f"{m}.csv", mode=m) for m in ("train", "eval")], print)
 
         first = journal()
         for step in (1, 2):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from antelope.launcher.record import supervisor as module
+from antelope.launcher.record import saving as module
 from antelope.launcher.record.console import Console
 from antelope.launcher.record.progress import Progress
 from antelope.launcher.record.signals import Interrupted
@@ -63,7 +63,8 @@ class Session:
 
 def plan(**settings: Any) -> Any:
     """Settings of a run that records nothing but its checkpoints."""
-    usual = {"resume": False, "loggers": [], "save_every": None, "render_model": False}
+    usual = {"resume": False, "loggers": [], "save_every": None, "save_patience": 3}
+    usual["render_model"] = False
     return SimpleNamespace(**{**usual, **settings}, yaml=lambda: "seed: 0\n", values={})
 
 

@@ -1,0 +1,118 @@
+"""When a run is saved, and what happens when it cannot be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...replay import NotSaved
+from ..settings.plan import Plan
+from .checkpoint import Checkpoints
+from .log import Journal
+from .spared import Spared
+from .supervised import Supervised
+
+_SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
+_SAVING_SHARE = 0.05  # Of a run's time, at most: a large replay takes long to write.
+_AGAIN_SECONDS = 1.0  # Between two tries to save a run that has ended.
+
+
+class Saving:
+    """Writes the checkpoints of a run, each after the rows up to it.
+
+    A checkpoint that cannot be written (the disk is full) leaves the earlier ones as they are, and the run
+    goes on; `save_patience` of them in a row end it.
+
+    Args:
+        plan: Says how often to save, and how many failures to bear.
+        session: The run.
+        journal: Its rows.
+
+    Attributes:
+        checkpoints: Those of the run directory.
+        step: The step of the newest checkpoint.
+    """
+
+    def __init__(self, plan: Plan, session: Supervised, journal: Journal):
+        self.checkpoints, self.step = Checkpoints(session.path / "checkpoints"), 0
+        self._every, self._patience = plan.save_every, plan.save_patience
+        self._session, self._journal = session, journal
+        self._write = Spared(self._save, "A checkpoint could not be written", self._report)
+        self._tried_at, self._tried_step = time.monotonic(), 0
+        self._pause, self._took = _SAVE_SECONDS, 0.0  # Seconds.
+
+    def resumed(self) -> None:
+        """Count from here: the run continues from its newest checkpoint."""
+        self._tried_at = time.monotonic()
+        self.step = self._tried_step = self._session.progress.step
+
+    def due(self) -> bool:
+        """Whether a checkpoint is due between two steps."""
+        if self._every is None:
+            return time.monotonic() - self._tried_at > self._pause
+        return self._session.progress.step - self._tried_step >= self._every
+
+    def due_after_task(self) -> bool:
+        """Whether one is due after a task: not where tasks are too short for the time that saving takes."""
+        since = time.monotonic() - self._tried_at
+        return self._session.finished or since >= self._took / _SAVING_SHARE
+
+    def save(self) -> bool:
+        """Write a checkpoint.
+
+        Returns:
+            False if nothing was written, and it was said why: a weight is NaN or infinite, or the system
+            refuses.
+        """
+        self._tried_at, self._tried_step = time.monotonic(), self._session.progress.step
+        # Until it is written: the state refers to the weights, which averaged ones replace at rest.
+        with self._session.awake():
+            if not self._session.is_finite():
+                at = self._session.progress.step
+                self._session.console.problem(
+                    f"Not saved at step {at}: a weight is NaN or infinite."
+                )
+                return False
+            began = time.monotonic()
+            saved = self._write()
+        self._tried_at = time.monotonic()
+        self._took = self._tried_at - began
+        self._pause = max(_SAVE_SECONDS, self._took / _SAVING_SHARE)
+        if saved:
+            self.step = self._tried_step
+        return saved
+
+    def save_at_end(self, interrupted: Callable[[], bool]) -> bool:
+        """Write the last checkpoint of a run: until it succeeds, or no patience is left.
+
+        Args:
+            interrupted: Whether a signal asks the run to stop at once.
+        """
+        while not (saved := self.save()) and 0 < self._write.in_a_row < self._patience:
+            if interrupted():
+                break
+            time.sleep(_AGAIN_SECONDS)
+        return saved
+
+    def check(self) -> None:
+        """Raise NotSaved if the last `save_patience` checkpoints could not be written."""
+        if self._write.in_a_row >= self._patience:
+            raise NotSaved(
+                f"No checkpoint could be written in {self._write.in_a_row} tries in a row "
+                f"({self._write.reason}). {self.last_good()} Free some space, or set another path; "
+                "save_patience= is the number of tries."
+            )
+
+    def last_good(self) -> str:
+        """Where the newest checkpoint is, as a sentence."""
+        kept = self.checkpoints.numbered()
+        return f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
+
+    def _save(self) -> None:
+        self._journal.sync()
+        state = {**self._session.state_dict(), "journal": self._journal.state_dict()}
+        self.checkpoints.save(state, model=self._session.model_state())
+
+    def _report(self, text: str) -> None:
+        at = self._session.progress.step
+        self._session.console.problem(f"Step {at}: {text}. {self.last_good()} The run goes on.")
