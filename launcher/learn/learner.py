@@ -359,9 +359,10 @@ class Learner:
             CheckpointError: Naming what does not fit.
         """
         check_growth(state.get("grown"), state["agent"])
-        if state.get("grown") is None:
-            check_weights(self.agent, state["agent"])
-            check_attributes(self.agent, state["attributes"], classes=self.strategies.classes)
+        if state.get("grown") is not None:
+            return  # Each part checks its own, once the model has what was added to it.
+        check_weights(self.agent, state["agent"])
+        check_attributes(self.agent, state["attributes"], classes=self.strategies.classes)
         self.updates.check(state, but=but)
         if self._strategic and "strategies" in state:
             self.strategies.check(state["strategies"])

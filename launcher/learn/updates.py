@@ -245,6 +245,9 @@ class Updates:
         stepped = None if self._held else self.optimizer
         if stepped is not None and "optimizer" in state and "optimizer" not in but:
             check_optimizer(stepped, state["optimizer"], "optimizer")
+            groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+            if (held := state.get("held")) is not None and groups != [len(names) for names in held]:
+                misfit("optimizer.param_groups", groups, "as many parameters as `held` names")
         shapes = {name: p.shape for name, p in self.agent.named_parameters()}
         for name, grad in state.get("gradients", {}).items():
             if name in shapes and grad.shape != shapes[name]:
@@ -292,9 +295,13 @@ class Updates:
             if isinstance(part, Scheduler):
                 part.load_state_dict(state[name], self.optimizer)
             else:
+                if isinstance(part, Optimizer):
+                    check_optimizer(part, state[name], name)
                 load_part(part, state[name])
             if isinstance(part, Optimizer):
                 load_optimizer_fields(part, state.get("optimizer_fields", {}), beside=self.agent)
+        except CheckpointError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "

@@ -124,21 +124,19 @@ PROGRESS = fields(
         "evaluated": anything,
     },
 )
-_SAMPLER = fields(
-    {},
-    {
-        "epoch": count,
-        "rows": count,
-        "order": stream,
-        "in_parts": flag,
-        "generator": stream,
-        "leaves": array("f", None),
-        "highest": number,
-        "batches": count,
-    },
+_EPOCHS = fields({"epoch": count, "rows": count, "order": stream}, {"in_parts": flag})
+_DRAWS = fields(
+    {"generator": stream}, {"leaves": array("f", None), "highest": number, "batches": count}
 )
+
+
+def _sampler(value: Any, path: str) -> None:
+    """Where a sampler is: in a pass over the rows, or in a stream of random draws."""
+    (_DRAWS if isinstance(value, dict) and "generator" in value else _EPOCHS)(value, path)
+
+
 REPLAY = fields(
-    {"task": count, "step": count, "sampler": _SAMPLER, "orders": stream, "draws": stream},
+    {"task": count, "step": count, "sampler": _sampler, "orders": stream, "draws": stream},
     {"transitions": table(anything), "given": each(count), "rows": anything},
 )
 
@@ -200,6 +198,11 @@ def _space(value: Any, path: str) -> None:
             misfit(f"{path}.{name}", value[name], "numbers")
 
 
+def _journal(value: Any, path: str) -> None:
+    """The number of rows in each file; what else is kept of a file is a dict."""
+    table(lambda item, at: None if isinstance(item, dict) else count(item, at))(value, path)
+
+
 # Parts that every checkpoint has. What else a run writes depends on its world.
 _STATE = {
     "progress": PROGRESS,
@@ -211,7 +214,7 @@ _STATE = {
     "log": table(each(number)),
     "random": _streams,
     "settings": table(anything),
-    "journal": table(anything),
+    "journal": _journal,
 }
 _OTHERS = {
     "device": text,

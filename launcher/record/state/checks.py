@@ -182,7 +182,7 @@ class _Check:
     def attribute(self, owner: object, name: str, captured: Any, path: str) -> None:
         """Check an attribute: one that the object has, or that code may have given it since."""
         there = _attribute(owner, name)
-        own = isinstance(owner, nn.Module) and name in OWN
+        own = isinstance(owner, nn.Module) and (name in OWN or _is_registered(owner, name))
         if own or (not there and (_is_pythons(name) or hides(owner, name))):
             raise CheckpointError(
                 f"The checkpoint would replace `{path[:100]}`, which is not an attribute that a run saves."
@@ -405,6 +405,12 @@ def _attribute(owner: object, name: str) -> tuple[Any, ...]:
     if inspect.ismemberdescriptor(inspect.getattr_static(type(owner), name, None)):
         return (getattr(owner, name),) if hasattr(owner, name) else ()
     return ()
+
+
+def _is_registered(module: nn.Module, name: str) -> bool:
+    """Whether torch itself saves it: a parameter, a buffer, or a part that is not None."""
+    held = (module._parameters, module._buffers, module._modules)
+    return any(entries.get(name) is not None for entries in held)
 
 
 def _is_pythons(name: str) -> bool:
