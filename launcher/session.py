@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from .last_predictions import LastPredictions
 from .learn.actor import Actor
 from .learn.callbacks import build_callbacks
 from .learn.evaluate import Evaluator
+from .learn.finite import bad_statistics
 from .learn.measures import build_measures, build_watched
 from .learn.rest import Rest
 from .learn.scoring import Scoring
@@ -34,11 +35,12 @@ from .record.resumption import changed_settings, parts_to_restart, saved_device
 from .record.spared import Spared
 from .record.spec_state import spec_state
 from .record.state import check_object, load_object_state, object_state
-from .record.trackers import check_installed
+from .record.trackers import missing
 from .record.validation import check_parts, check_structure
 from .report import Report
 from .settings.plan import Plan
 from .settings.schema import that_count
+from .settings.warn import warn_caller
 
 
 class Session:
@@ -121,8 +123,9 @@ class Session:
         Raises:
             ConfigError, DataError, CheckpointError: For anything that cannot work; nothing stays open then.
         """
-        # First: a missing package must not cost the minutes that loading data may take.
-        check_installed(plan.loggers)
+        # First, before the minutes that loading data may take.
+        for problem in missing(plan.loggers).values():
+            warn_caller(problem)
         check_place(run_path(plan), known=plan.path is not None)
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
@@ -188,11 +191,12 @@ class Session:
         """The means of what was logged since the last row; empty if nothing was.
 
         Raises:
-            Diverged: If a loss was NaN or infinite.
+            Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
-        self.learner.check_losses()
-        values = {**self.log.take(), **self.world.episode_metrics(self.progress.newest_task)}
+        logged = self.log.take()
+        self.check_finite(logged)
+        values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
         if not values:
             return {}
         lr = {} if self.learner.lr is None else {"lr": self.learner.lr}
@@ -205,7 +209,12 @@ class Session:
         return due and not self.task_is_over()
 
     def evaluate(self) -> Row:
-        """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one."""
+        """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one.
+
+        Raises:
+            Diverged: If something is NaN or infinite, a metric included.
+        """
+        self.check_finite(closely=True)
         return self.scoring.in_task()
 
     def final_row(self) -> Row:
@@ -213,11 +222,16 @@ class Session:
         return self.scoring.at_stop()
 
     def end(self, task: int) -> Row:
-        """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one."""
+        """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one.
+
+        Raises:
+            Diverged: If something is NaN or infinite, a metric included.
+        """
         # First: strategies consolidate the weights with which the task ends.
         self.scoring.choose_weights()
         if self.schedule.borders or task == len(self.world.tasks) - 1:
             self.learner.end_task(self.replay)
+        self.check_finite(closely=True)
         row = self.scoring.end_task()
         self.progress.end_task()
         return row
@@ -254,9 +268,21 @@ class Session:
         """The user's module as its finished run has it, by its own names: with averaged weights."""
         return self.rest.weights()
 
-    def is_finite(self) -> bool:
-        """Whether every trained weight is finite: a diverged model must not displace a good checkpoint."""
-        return self.learner.is_finite()
+    def check_finite(
+        self, row: Mapping[str, float] | None = None, *, closely: bool = False
+    ) -> None:
+        """Check that nothing has become NaN or infinite: such a model must not displace a good checkpoint.
+
+        Args:
+            row: What was logged since the last row.
+            closely: Also check averages, waiting gradients, and the optimisers' states.
+
+        Raises:
+            Diverged: Naming what is not finite.
+        """
+        self.learner.check(row, closely=closely)
+        if (found := bad_statistics(self.world.normalizer)) is not None:
+            raise self.learner.diverged(found)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the checkpoint left off, and report what is different now.

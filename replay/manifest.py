@@ -76,16 +76,16 @@ def read_manifest(
     return Manifest(name, hashes, sizes, rest)
 
 
-def check_name(name: object) -> None:
+def check_name(name: Any) -> None:
     """Refuse whatever is not the plain name of a file directly in a folder, on any system.
 
     Raises:
         ValueError: With the name.
     """
     plain = isinstance(name, str) and name not in ("", ".", "..") and len(name) <= 200
-    if not plain or not name.isprintable() or re.search(r'[/\\:*?"<>|]|[. ]$', name):  # type: ignore[union-attr,call-overload]
+    if not plain or not name.isprintable() or re.search(r'[/\\:*?"<>|]|[. ]$', name):
         raise ValueError(f"{str(name)[:100]!r} is not the name of a file in the folder")
-    if _RESERVED.fullmatch(name):  # type: ignore[call-overload]
+    if _RESERVED.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a file in the folder")
 
 
@@ -125,7 +125,8 @@ def check_file(folder: Path, name: str, manifest: Manifest, *, largest: int | No
         ValueError: It differs from what the manifest says. The message continues the file's name.
     """
     with open_regular(folder / name, size=manifest.size.get(name), largest=largest) as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256[name]:
+        whole = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+        if whole.hexdigest() != manifest.sha256[name]:
             raise ValueError("does not match its SHA-256")
 
 

@@ -556,7 +556,8 @@ def _check_rows(state: Mapping[str, Any], held: Mapping[Any, Any], capacity: int
         CheckpointError: Naming one that does not.
     """
     count(state.get("seen"), "memory.seen")
-    count(size := state.get("size"), "memory.size")
+    size: Any = state.get("size")
+    count(size, "memory.size")
     if size > capacity:
         misfit("memory.size", size, f"at most {capacity}")
     for path, column in held.items():

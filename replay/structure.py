@@ -11,14 +11,16 @@ antelope.replay.errors.CheckpointError: The checkpoint's `state.names` is 'a'; e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
 
 from .errors import CheckpointError
 
-Form = Callable[[Any, str], None]
+Foreign: TypeAlias = Any
+"""Data of unknown origin, before it is checked."""
+Form = Callable[[Foreign, str], None]
 """Checks a value; its second argument is the value's path, for the message. Raises `CheckpointError`."""
 
 
@@ -38,6 +40,10 @@ def in_words(value: object) -> str:
     if isinstance(value, (dict, list, tuple)):
         return f"a {type(value).__name__} of {len(value)}"
     return ascii(value) if len(text := ascii(value)) <= 60 else f"{text[:57]}..."
+
+
+def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
 
 
 def anything(value: object, path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 from collections.abc import Mapping
@@ -14,22 +13,12 @@ from ...replay import CheckpointError, ConfigError
 from ..record.checkpoint import find
 from ..settings.compose import compose
 from ..settings.dotted import split_target
-from ..settings.imports import member
 from ..settings.plain_yaml import load as load_yaml
 from ..settings.schema import ALIASES, schema
 from ..settings.settings import Settings
-from ..settings.trust import known_object, may_be_imported, saved_argument
+from ..settings.trust import known_object, saved_argument
 from .run_directory import find_run
 
-# Where the classes of other settings come from; those of the rest, `known_object` knows.
-_HOMES = {
-    "optim": ("torch.optim",),
-    "scheduler": ("torch.optim",),
-    "loss": ("torch.nn",),
-    "aug": ("torchvision.transforms", "antelope.envs"),
-    "metrics": ("torchmetrics",),
-    "callbacks": ("antelope",),
-}
 _LENGTHS = ("epochs", "train_steps")
 
 
@@ -53,8 +42,9 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
         if key in values:
             parts = [name[1] for name in names if name[0] == key and name[1:]]
             values[key] = _laid_over(value, given.values[key], whole=[key] in names, parts=parts)
-    values["path"] = str(path.absolute())
+    values["path"], values["trust"] = str(path.absolute()), trust
     settings = Settings(values, given={*asked, *given.given, "path"} & values.keys())
+    settings.places = _places(path, saved, given, names)
     objects = frozenset(state.get("objects", ()))
     gone = _find_arguments(settings, given, objects, trust=trust)
     if not trust:
@@ -62,6 +52,21 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
     if gone:
         raise _gone(path, gone)
     return settings
+
+
+def _places(
+    path: Path, saved: Mapping[str, Any], given: Settings, names: list[list[str]]
+) -> dict[str, str]:
+    """The dotted keys that the run's `config.yaml` sets, so that they are looked up as a file's names are."""
+    file, places = f"{path}/config.yaml", dict(given.places)
+    for key, value in saved.items():
+        if not any(name[0] == key for name in names):
+            places[key] = file
+        elif [key] not in names:
+            places[f"{key}._target_"] = file
+        said = {name[1] for name in names if name[0] == key and name[1:]}
+        places |= {f"{key}.{a}": file for a in split_target(value)[1] if a not in said}
+    return places
 
 
 def _path_of(word: str) -> list[str]:
@@ -208,21 +213,7 @@ def _known(name: str, key: str) -> bool:
     """Whether looking a name up runs no foreign code."""
     if key in ("dataset", "test_dataset") and (folder_of(name) is not None or Path(name).is_file()):
         return True
-    if key == "env":
-        return may_be_imported(name, key)
-    if (homes := _HOMES.get(key)) is None:
-        return known_object(name, key) is not None
-    home, _, last = name.rpartition(".")
-    if not home.startswith(homes):
-        return False
-    try:
-        item = member(home, last)
-    except ImportError:
-        return False
-    if not (inspect.isclass(item) or inspect.isroutine(item)):
-        return False
-    # A module's namespace also holds what it imports, from anywhere.
-    return (item.__module__ or "").startswith(homes)
+    return known_object(name, key) is not None
 
 
 def _plain(value: object) -> bool:

@@ -90,6 +90,10 @@ class SavedSettings:
                 own = (k for k in given.live if k == key or k.startswith(f"{key}."))
                 settings.live |= {k: given.live[k] for k in own}
                 settings.given.add(key)
+        values["trust"] = self._trust  # Not what the run's file says.
+        settings.texts = {
+            k: v for k, v in given.texts.items() if k.partition(".")[0] in MAY_BE_GIVEN
+        }
         values["device"] = given.values["device"]  # Not that of the machine it was trained on.
         values["compile"] = False
         for key in MODULES:

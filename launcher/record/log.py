@@ -164,7 +164,7 @@ class Journal:
         self.history: list[Row] = []
         said = "a row could not be written"
         self._write = [Spared(w.write, f"{w.name}: {said}", report) for w in writers]
-        self._close = [Spared(w.close, w.name, report) for w in writers]
+        self._report = report
 
     def write(self, mode: str, **values: Any) -> Row:
         row = {"mode": mode, **values}
@@ -200,8 +200,8 @@ class Journal:
         self.history = sorted(kept, key=lambda row: row["step"])
 
     def close(self) -> None:
-        for close in self._close:
-            close()
+        for writer in self.writers:
+            Spared(writer.close, writer.name, self._report)()
 
 
 class CSV:

@@ -61,18 +61,15 @@ class Saving:
         """Write a checkpoint.
 
         Returns:
-            False if nothing was written, and it was said why: a weight is NaN or infinite, or the system
-            refuses.
+            False if the system refused, and it was said why.
+
+        Raises:
+            Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
         """
         self._tried_at, self._tried_step = time.monotonic(), self._session.progress.step
         # Until it is written: the state refers to the weights, which averaged ones replace at rest.
         with self._session.awake():
-            if not self._session.is_finite():
-                at = self._session.progress.step
-                self._session.console.problem(
-                    f"Not saved at step {at}: a weight is NaN or infinite."
-                )
-                return False
+            self._session.check_finite(closely=True)
             began = time.monotonic()
             saved = self._write()
         self._tried_at = time.monotonic()

@@ -12,12 +12,13 @@ from ...replay import ConfigError, Diverged
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .directory import RunDirectory
+from .divergence import divergence_behind, with_advice
 from .log import CSV, Journal, Row, Writer
 from .saving import Saving
 from .signals import Interrupted, Signals
 from .spared import Spared
 from .supervised import Supervised
-from .trackers import Tracker
+from .trackers import Tracker, missing
 from .validation import loading
 
 _SHOW_SECONDS = 0.2
@@ -46,11 +47,12 @@ class Supervisor:
 
     def __init__(self, plan: Plan, session: Supervised):
         self.plan, self.session, self.status = plan, session, "open"
+        self._signals = Signals()
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
             self.directory = RunDirectory(session.path, resume=plan.resume)
             opened.callback(self.directory.close)
-            self.journal = _journal(plan, session)
+            self.journal = _journal(plan, session, self._signals)
             opened.callback(self.journal.close)
             opened.callback(self.console.stop)
             self.console.header(session.report.header())
@@ -67,7 +69,6 @@ class Supervisor:
         self.closed = False
         self.stopped_by: str | None = None
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
-        self._signals = Signals()
         self._shown = 0.0
         self._task_began, self._seconds = time.monotonic(), 0.0
 
@@ -122,11 +123,11 @@ class Supervisor:
                 yield
                 self.start()
         except Diverged as error:
-            self._end("diverged", reason=str(error))
-            raise Diverged(
-                f"{error} {self.saving.last_good()} Try a smaller lr, or clip_grad=1."
-            ) from None
+            raise self._diverged(error) from None
         except Exception as error:
+            # Actions of NaN, for example, which an environment or a distribution refuses.
+            if (behind := divergence_behind(error, self.session)) is not None:
+                raise self._diverged(behind) from error
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
@@ -140,6 +141,11 @@ class Supervisor:
             raise
         self._seconds += time.monotonic() - began
         self.console.stop()
+
+    def _diverged(self, error: Diverged) -> Diverged:
+        """End the run as diverged; returns the error with the step, and what to do, added."""
+        self._end("diverged", reason=str(error), tensor=error.tensor, lr=error.lr)
+        return with_advice(error, self.saving.last_good(), step=self.progress.step)
 
     def start(self) -> None:
         """Write the first files, after the first step: a run that fails before leaves no traces."""
@@ -232,7 +238,10 @@ class Supervisor:
             at_end: Whether to try again, up to `save_patience` times: there is no later one.
 
         Returns:
-            False if nothing was written: a weight was NaN or infinite, or the system refused.
+            False if the system refused.
+
+        Raises:
+            Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
         """
         if self._config.in_a_row:
             self._config(self.plan.yaml())
@@ -272,7 +281,6 @@ class Supervisor:
         with kept_randomness():  # Later tasks must see the random streams as if nothing was drawn.
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
-            self.journal.close()
             if self.stopped_by is None:
                 self._end("finished")
             else:
@@ -285,6 +293,7 @@ class Supervisor:
                 draw(self.journal.history, progress, parameters=parameters)
                 draw_predictions = session.report.draw_predictions
                 Spared(draw_predictions, "No pictures of the predictions", console.problem)()
+            self.journal.close()  # Only now: a tracker may take minutes, or be interrupted.
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
 
     def _wait(self) -> None:
@@ -316,9 +325,13 @@ class Supervisor:
         if self.closed:
             return
         self.closed = True
-        if self.status == "open":
-            if save and self.directory.started and self.progress.step > self.saving.step:
+        behind = self.directory.started and self.progress.step > self.saving.step
+        if self.status == "open" and save and behind:
+            try:
                 self.save()
+            except Diverged as error:  # Nobody is there to catch it.
+                self.console.problem(str(self._diverged(error)))
+        if self.status == "open":
             self._end("interrupted", reason=reason)
         self._opened.close()
         self._claimed = self._newest()
@@ -382,13 +395,18 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _journal(plan: Plan, session: Supervised) -> Journal:
+def _journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
     """A journal with the writers that `loggers=` names; each opens its file at its first row."""
     path, tasks = session.path, session.num_tasks
+    lacking = missing(plan.loggers)
     writers: list[Writer] = []
     for name in plan.loggers:
         if name == "csv":
             writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
-        else:
-            writers.append(Tracker(name, path, dict(plan.values)))
+        elif name not in lacking:
+            writers.append(
+                Tracker(
+                    name, path, dict(plan.values), interrupted=lambda: signals.received is not None
+                )
+            )
     return Journal(writers, session.console.problem)

@@ -18,12 +18,14 @@ import torch
 
 from ...replay import CheckpointError, ConfigError, Diverged
 from ...replay.structure import (
+    Foreign,
     anything,
     array,
     count,
     each,
     fields,
     flag,
+    is_dict,
     misfit,
     number,
     optional,
@@ -38,12 +40,12 @@ from .progress import Progress
 _UNFIT = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError)
 
 
-def _weight(value: object, path: str) -> None:
+def _weight(value: Foreign, path: str) -> None:
     if not path.endswith("_extra_state"):  # torch's hook: a module may save anything by it.
         tensor(value, path)
 
 
-def _matrix(value: Any, path: str) -> None:
+def _matrix(value: Foreign, path: str) -> None:
     """Scores by task: an array, or lists in checkpoints before 0.5.0."""
     (each(each(number)) if isinstance(value, list) else array("f", None, None))(value, path)
 
@@ -130,9 +132,9 @@ _DRAWS = fields(
 )
 
 
-def _sampler(value: Any, path: str) -> None:
+def _sampler(value: Foreign, path: str) -> None:
     """Where a sampler is: in a pass over the rows, or in a stream of random draws."""
-    (_DRAWS if isinstance(value, dict) and "generator" in value else _EPOCHS)(value, path)
+    (_DRAWS if is_dict(value) and "generator" in value else _EPOCHS)(value, path)
 
 
 REPLAY = fields(
@@ -141,9 +143,9 @@ REPLAY = fields(
 )
 
 
-def _streams(value: Any, path: str) -> None:
+def _streams(value: Foreign, path: str) -> None:
     """The random streams: Python's, NumPy's, torch's, and those of devices."""
-    if not isinstance(value, dict) or not {"python", "numpy", "torch"} <= value.keys():
+    if not is_dict(value) or not {"python", "numpy", "torch"} <= value.keys():
         misfit(path, value, "the states of the random streams")
     for name, state in value.items():
         if name == "python":
@@ -156,7 +158,7 @@ def _streams(value: Any, path: str) -> None:
             stream(state, f"{path}.{name}")
 
 
-def version_words(value: Any, path: str) -> None:
+def version_words(value: Foreign, path: str) -> None:
     """The state of a `random.Random`."""
     fits = isinstance(value, (list, tuple)) and len(value) == 3 and value[0] == 3
     if not fits or not isinstance(value[1], (list, tuple)) or len(value[1]) != 625:
@@ -165,7 +167,7 @@ def version_words(value: Any, path: str) -> None:
     optional(number)(value[2], f"{path}[2]")
 
 
-def _numpy_stream(value: Any, path: str) -> None:
+def _numpy_stream(value: Foreign, path: str) -> None:
     fits = isinstance(value, (list, tuple)) and len(value) == 5 and value[0] == "MT19937"
     if not fits or not 0 <= value[2] <= 624:
         misfit(path, value, "the state of NumPy's random numbers")
@@ -178,9 +180,9 @@ _LARGEST = (
 _SHAPED = ("low", "high", "mean", "stddev")
 
 
-def _space(value: Any, path: str) -> None:
+def _space(value: Foreign, path: str) -> None:
     """A space, or spaces by name, as in spec_state.py."""
-    if isinstance(value, dict) and "parts" in value:
+    if is_dict(value) and "parts" in value:
         each(each(anything, 2))(value["parts"], f"{path}.parts")
         for name, part in value["parts"]:
             text(name, f"{path}, name")
@@ -189,7 +191,7 @@ def _space(value: Any, path: str) -> None:
     table(anything)(value, path)
     for name in ("shape", "nvec"):
         each(count)(value.get(name, ()), f"{path}.{name}")
-    if not isinstance(getattr(torch, str(value.get("dtype")), None), torch.dtype):
+    if not isinstance(vars(torch).get(str(value.get("dtype"))), torch.dtype):
         misfit(f"{path}.dtype", value.get("dtype"), "a dtype of torch's")
     if math.prod(value.get("shape", ())) > _LARGEST:
         misfit(f"{path}.shape", value["shape"], "an observation that fits into memory")
@@ -198,9 +200,9 @@ def _space(value: Any, path: str) -> None:
             misfit(f"{path}.{name}", value[name], "numbers")
 
 
-def _journal(value: Any, path: str) -> None:
+def _journal(value: Foreign, path: str) -> None:
     """The number of rows in each file; what else is kept of a file is a dict."""
-    table(lambda item, at: None if isinstance(item, dict) else count(item, at))(value, path)
+    table(lambda item, at: None if is_dict(item) else count(item, at))(value, path)
 
 
 # Parts that every checkpoint has. What else a run writes depends on its world.

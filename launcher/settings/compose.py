@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ...replay.errors import ConfigError
 from .dotted import flatten
+from .file_rules import check_files
 from .keywords import flatten_keywords
 from .merge import Layers
 from .plain_yaml import plain_copy
@@ -50,10 +51,11 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
             stack.lay(_flat(layer, mistakes), places=layer.places)
     except ConfigError as error:  # Go on without it, to report mistakes in words and keywords too.
         mistakes.append(str(error))
-    stack.lay(plain)
+    stack.lay(plain, texts=True)
     stack.lay(console, hides_objects=True)
     _resolve_interpolations(settings, mistakes)
     check_values(settings, mistakes)
+    check_files(settings, mistakes)
     if mistakes:
         # What names mean is only asked where there is an error anyway: it imports what they name.
         from .lookup import unresolved

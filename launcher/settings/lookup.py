@@ -18,9 +18,8 @@ from .environment_names import of_spec, registered_as
 from .kinds import model_kind
 from .metric_names import recorded_name
 from .named import Named
-from .names import resolve
+from .named_by import find, refused
 from .object_names import canonical_name, makes_objects, name_of, short_name
-from .preset_names import ENVIRONMENTS, refused_names
 from .schema import schema
 from .settings import Settings
 from .warn import warn_caller
@@ -59,7 +58,7 @@ def named_object(settings: Settings, key: str) -> Named:
             f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.{pair}"
         )
     assert value is not None
-    item = resolve(value["_target_"], key)
+    item = find(settings, value["_target_"], key, f"{key}._target_")
     value["_target_"] = _recorded(value["_target_"], item, key)
     return _found(settings, key, item, arguments)
 
@@ -72,27 +71,27 @@ def _recorded(name: str, item: object, key: str) -> str:
 def _found(settings: Settings, key: str, item: object, arguments: dict[str, Any]) -> Named:
     name, _ = split_target(settings.values[key])
     item = _environment(item) if key == "env" else item
-    return Named(key, item, with_classes(arguments, key), str(name))
+    return Named(key, item, with_classes(settings, arguments, key), str(name))
 
 
-def with_classes(arguments: dict[str, Any], key: str) -> dict[str, Any]:
+def with_classes(settings: Settings, arguments: dict[str, Any], key: str) -> dict[str, Any]:
     """Arguments in which every `{_target_: NAME, ...}` holds the class instead of its name.
 
     Raises:
-        ConfigError: If a name is unknown.
+        ConfigError: If a name is unknown, or may not be named by whoever gave it.
     """
-    return {name: _with_class(value, key) for name, value in arguments.items()}
+    return {n: _with_class(settings, value, key, f"{key}.{n}") for n, value in arguments.items()}
 
 
-def _with_class(value: object, key: str) -> Any:
+def _with_class(settings: Settings, value: object, key: str, at: str) -> Any:
     if isinstance(value, list):
-        return [_with_class(item, key) for item in value]
+        return [_with_class(settings, item, key, at) for item in value]
     # Only what a constructor would construct: other dicts are values, and stay the user's own objects.
     if not isinstance(value, Mapping) or "_target_" not in value:
         return value
     name = value["_target_"]
-    found = with_classes(dict(value), key)
-    return {**found, "_target_": resolve(name, key) if isinstance(name, str) else name}
+    found = {n: _with_class(settings, part, key, at) for n, part in value.items()}
+    return {**found, "_target_": find(settings, name, key, at) if isinstance(name, str) else name}
 
 
 def _environment(item: object) -> Any:
@@ -173,11 +172,11 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
             arguments = split_target(written[place])[1]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = (of_data and _path_of(item)) or resolve(item, key)
+            item = (of_data and _path_of(item)) or find(settings, item, key, f"{key}._target_")
             name = _recorded(name, item, key)
         elif key == "env":
             name, item = registered_as(item) or name, _environment(item)
-        parts.append(Named(key, item, with_classes(arguments, key), str(name)))
+        parts.append(Named(key, item, with_classes(settings, arguments, key), str(name)))
         names.append({"_target_": name, **arguments} if arguments else name)
     settings.values[key] = names
     return parts
@@ -224,8 +223,8 @@ def unresolved(settings: Settings) -> list[str]:
         value = settings.values.get(key)
         if key not in settings.given or not setting.names_object or value is None:
             continue
-        if key in ENVIRONMENTS and (refused := refused_names(settings, key)):
-            mistakes += refused
+        if found := refused(settings, key):
+            mistakes += found
             continue
         for item in value if isinstance(value, list) else [value]:
             named, given = split_target(item)
@@ -235,7 +234,7 @@ def unresolved(settings: Settings) -> list[str]:
             try:
                 folder = key in _MAY_BE_FOLDERS and _path_of(target) is not None
                 if isinstance(target, str) and not folder:
-                    target = resolve(target, key)
+                    target = find(settings, target, key, f"{key}._target_")
             except ConfigError as error:
                 mistakes.append(settings.place(f"{key}._target_") + str(error))
                 continue

@@ -35,12 +35,14 @@ class Layers:
         *,
         places: Mapping[str, str] = MappingProxyType({}),
         hides_objects: bool = False,
+        texts: bool = False,
     ) -> None:
         """Lay one layer over the others.
 
         Args:
             places: Where the layer sets each key, if it comes from a file: `{"lr": "mine.yaml, line 3"}`.
             hides_objects: Whether the layer also replaces Python objects that code has given.
+            texts: Whether its text was passed by Python code.
         """
         settings, known = self.settings, schema()
         objects = settings.live if hides_objects else {}
@@ -49,7 +51,10 @@ class Layers:
         # layers gave to the one it replaces, and must not drop those of its own layer.
         for key in sorted(layer, key=lambda key: (key not in names, key.count("."))):
             value = layer[key]
-            _forget(settings.places, key.removesuffix("._target_"))
+            for origin in (settings.places, settings.texts):
+                _forget(origin, key.removesuffix("._target_"))
+            if texts:
+                settings.texts[key] = True
             place = f"{places[key]}: " if key in places else ""
             # A run's config.yaml, taken as a preset, repeats the default of every other setting.
             changes = not place or _at(settings.values, key) != value

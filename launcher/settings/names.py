@@ -154,7 +154,7 @@ def resolve(name: str, kind: str) -> Any:
         return make
     if kind == "metrics" and (metric := metric_names.metric(name)) is not None:
         return metric
-    raise ConfigError(_miss(name, kind))
+    raise ConfigError(missing(name, kind))
 
 
 def builtin_names(kind: str) -> list[str]:
@@ -217,7 +217,8 @@ def describe_names(names: Iterable[str], width: int = 96) -> str:
     return wrapper.fill(", ".join(names))
 
 
-def _miss(name: str, kind: str) -> str:
+def missing(name: str, kind: str) -> str:
+    """The message for an unknown name, with the nearest ones."""
     place = KINDS[kind]
     if kind.endswith("dataset") and Path(name).expanduser().is_file():
         return (

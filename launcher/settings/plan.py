@@ -152,6 +152,7 @@ class Plan:
     experiment: str
     path: str | None
     resume: bool
+    trust: bool
     load: str | None
     save_every: int | None
     save_patience: int

@@ -19,6 +19,7 @@ class Settings:
         given: Keys that words, code or a preset set, for warnings about settings without effect.
         places: Where a preset sets a value, by dotted key: `{"lr": "mine.yaml, line 3"}`.
         preset: The preset's file or name: `mine.yaml`, `task=classify/mnist`.
+        texts: Dotted keys that keywords of Python set, whose text may come from a file.
     """
 
     values: dict[str, Any]
@@ -26,6 +27,7 @@ class Settings:
     given: set[str] = field(default_factory=set)
     places: dict[str, str] = field(default_factory=dict)
     preset: str | None = None
+    texts: dict[str, bool] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         # Not `self.values`: copying asks for attributes before there are any, and would recurse.
@@ -39,6 +41,21 @@ class Settings:
         while key not in self.places and "." in key:
             key = key.rpartition(".")[0]
         return f"{self.places[key]}: " if key in self.places else ""
+
+    @property
+    def trusts(self) -> bool:
+        """Whether the user trusts every name and folder that files and texts give."""
+        return bool(self.values["trust"])
+
+    def from_file(self, key: str) -> bool:
+        """Whether a file set the key, or what it is an argument of."""
+        return bool(self.place(key))
+
+    def from_text(self, key: str) -> bool:
+        """Whether keywords of Python set the key, or what it is an argument of."""
+        while key not in self.texts and "." in key:
+            key = key.rpartition(".")[0]
+        return key in self.texts
 
     def yaml(self) -> str:
         """The text of `config.yaml`."""

@@ -21,6 +21,8 @@ def unknown_setting(key: str) -> str:
         below = [name for name in known if name.startswith(f"{key}.")]
         if below:
             return f"Unknown setting `{key}`. Did you mean {' or '.join(f'`{n}`' for n in below)}?"
+        if (whole := by_last.get(key)) is not None:
+            return f"Unknown setting `{key}`. Did you mean `{whole}`? `ml --help` lists them all."
         if not (near := did_you_mean(key, names)) and (close := nearest(key, by_last, count=1)):
             near = f" Did you mean `{by_last[close[0]]}`?"
         return f"Unknown setting `{key}`.{near} `ml --help` lists them all."

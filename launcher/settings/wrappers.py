@@ -11,7 +11,7 @@ from ...replay.errors import ConfigError
 from .dotted import split_target
 from .lookup import named_object, with_classes
 from .named import Named
-from .names import resolve
+from .named_by import find
 from .object_names import canonical_name, name_of
 from .settings import Settings
 
@@ -44,9 +44,9 @@ def named_wrappers(settings: Settings) -> Iterator[Named]:
             )
         name = target if isinstance(target, str) else name_of(target)
         if isinstance(target, str):
-            target = resolve(target, _KEY)
+            target = find(settings, target, _KEY, f"{_KEY}._target_")
             name = canonical_name(name, target)
-        yield Named(_KEY, target, with_classes(arguments, _KEY), name)
+        yield Named(_KEY, target, with_classes(settings, arguments, _KEY), name)
         recorded.append(_make_plain({"_target_": name, **arguments}) if arguments else name)
     settings.values[_KEY] = recorded
 

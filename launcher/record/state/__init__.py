@@ -2,7 +2,8 @@
 (restore.py), and weights."""
 
 from .capture import Constructed, Look, attribute_state, object_state, optimizer_fields
-from .checks import check_attributes, check_object, check_optimizer, check_scheduler
+from .checks import check_attributes, check_object
+from .optimizer_checks import check_optimizer, check_scheduler
 from .restore import load_attribute_state, load_object_state, load_optimizer_fields, load_part
 from .weights import (
     add_copies,

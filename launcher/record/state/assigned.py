@@ -11,6 +11,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from types import CodeType
 from typing import Any
 
@@ -47,6 +48,26 @@ def hides(owner: object, name: str) -> bool:
     return callable(found) or hasattr(type(found), "__get__") or hasattr(type(found), "__set__")
 
 
+def own_attribute(owner: object, name: str) -> tuple[Any, ...]:
+    """The value of an attribute that the object itself has, alone in a tuple; empty if it has none."""
+    own = vars(owner) if hasattr(owner, "__dict__") else {}
+    if name in own:
+        return (own[name],)
+    if inspect.ismemberdescriptor(inspect.getattr_static(type(owner), name, None)):
+        return (attrgetter(name)(owner),) if hasattr(owner, name) else ()
+    return ()
+
+
+def is_registered(module: nn.Module, name: str) -> bool:
+    """Whether torch itself saves it: a parameter, a buffer, or a part that is not None."""
+    held = (module._parameters, module._buffers, module._modules)
+    return any(entries.get(name) is not None for entries in held)
+
+
+def is_pythons(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
 def _installed(module: str) -> bool:
     return module.split(".")[0] in ("torch", "antelope", "builtins", "numpy", "gymnasium")
 
@@ -68,7 +89,7 @@ def _assigned_in(module: str) -> set[str]:
     for value in (
         list(vars(sys.modules.get(module, object())).values()) if module in sys.modules else []
     ):
-        if getattr(value, "__module__", None) != module:
+        if not (inspect.isfunction(value) or inspect.isclass(value)) or value.__module__ != module:
             continue
         parts = vars(value).values() if isinstance(value, type) else [value]
         for part in parts:
@@ -76,7 +97,7 @@ def _assigned_in(module: str) -> set[str]:
     return found - _DYNAMIC
 
 
-def _assigned_by(value: Any) -> set[str]:
+def _assigned_by(value: object) -> set[str]:
     found: set[str] = set()
     for code in _codes(value):
         for step in dis.get_instructions(code):
@@ -86,12 +107,18 @@ def _assigned_by(value: Any) -> set[str]:
     return found
 
 
-def _codes(value: Any) -> Iterator[CodeType]:
+def _codes(value: object) -> Iterator[CodeType]:
     """The code of a function, a method, or a property, and of the functions inside it."""
-    for part in (value, *(getattr(value, n, None) for n in ("fget", "fset", "func", "__func__"))):
-        code = getattr(inspect.unwrap(part) if callable(part) else part, "__code__", None)
-        if isinstance(code, CodeType):
-            yield from _nested(code)
+    if isinstance(value, property):
+        parts: list[Any] = [value.fget, value.fset]
+    elif isinstance(value, functools.cached_property):
+        parts = [value.func]
+    else:
+        parts = [value.__func__ if isinstance(value, (classmethod, staticmethod)) else value]
+    for part in parts:
+        function = inspect.unwrap(part) if callable(part) else part
+        if inspect.isfunction(function):
+            yield from _nested(function.__code__)
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

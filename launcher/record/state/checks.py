@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import inspect
 import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,11 +19,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ....replay import CheckpointError
-from ....replay.structure import anything, each, in_words, misfit, number, stream, tensor, text
+from ....replay.structure import (
+    Foreign,
+    anything,
+    each,
+    in_words,
+    is_dict,
+    misfit,
+    number,
+    stream,
+    tensor,
+    text,
+)
 from ..validation import ATTRIBUTES, version_words
-from .assigned import hides, may_appear
+from .assigned import hides, is_pythons, is_registered, may_appear, own_attribute
 from .capture import OWN, SEQUENCES, is_constant, registered
+from .optimizer_checks import check_optimizer, check_scheduler
 
+Described = dict[str, Any]  # What capture.py writes of a value that is not plain.
 _NUMBERS = (bool, int, float, complex, np.generic)
 _TEXTS = (str, bytes)
 _CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque)
@@ -83,7 +95,7 @@ def check_attributes(
 
 
 def check_object(
-    value: object, state: Any, *, beside: nn.Module | None = None, classes: Iterable[type] = ()
+    value: Foreign, state: Foreign, *, beside: nn.Module | None = None, classes: Iterable[type] = ()
 ) -> None:
     """Check what `object_state` returned against an object that is to receive it.
 
@@ -98,72 +110,13 @@ def check_object(
         _Check({} if beside is None else registered(beside), classes)(value, state, "object")
 
 
-def check_fields(optimizer: Optimizer, fields: Any, path: str, *, beside: nn.Module) -> None:
+def check_fields(optimizer: Optimizer, fields: Foreign, path: str, *, beside: nn.Module) -> None:
     """Check what `optimizer_fields` returned against an optimiser.
 
     Raises:
         CheckpointError: Naming what is wrong.
     """
     _Check(registered(beside), ()).fields(optimizer, fields, path)
-
-
-def check_optimizer(optimizer: Optimizer, state: Any, path: str) -> None:
-    """Check an optimiser's state: its groups, and the shapes of what it keeps for each parameter.
-
-    Raises:
-        CheckpointError: Naming what is wrong.
-    """
-    if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
-        misfit(path, state, "the state of an optimiser")
-    groups = state["param_groups"]
-    if not isinstance(groups, list) or not isinstance(state["state"], dict):
-        misfit(path, state, "the state of an optimiser")
-    owned = [p for group in optimizer.param_groups for p in group["params"]]
-    numbers: list[int] = []
-    options = optimizer.param_groups[0] if optimizer.param_groups else {}
-    for i, group in enumerate(groups):
-        if not isinstance(group, dict) or not isinstance(group.get("params"), list):
-            misfit(f"{path}.param_groups[{i}]", group, "a group with its `params`")
-        numbers += group["params"]
-        if "lr" in options and "lr" not in group:
-            raise CheckpointError(f"The checkpoint's `{path}.param_groups[{i}]` lacks `lr`.")
-        for key, value in group.items():
-            if key in options and key not in ("params", "param_names"):
-                _check_option(options[key], value, f"{path}.param_groups[{i}].{key}")
-    if len(numbers) != len(owned) or not type(optimizer).__module__.startswith("torch.optim."):
-        return  # Its own `load_state_dict` compares the groups, and says what differs.
-    if not _elementwise(optimizer):
-        return
-    for i, parameter in zip(numbers, owned, strict=True):
-        kept = state["state"].get(i, {})
-        if not isinstance(kept, dict):
-            misfit(f"{path}.state[{i}]", kept, "what is kept for a parameter")
-        for name, value in kept.items():
-            shape = list(value.shape) if isinstance(value, Tensor) else []
-            if shape not in ([], list(parameter.shape)):
-                misfit(f"{path}.state[{i}].{name}", value, f"shape {list(parameter.shape)}")
-
-
-def _elementwise(optimizer: Optimizer) -> bool:
-    """Whether all that it keeps has the shape of a parameter, or is a number."""
-    return type(optimizer).__name__ not in ("LBFGS", "Adafactor", "SparseAdam")
-
-
-def _check_option(here: Any, value: Any, path: str) -> None:
-    """An option of an optimiser: a number stays a number, a flag may be undecided."""
-    if isinstance(here, Tensor) or isinstance(value, Tensor):
-        if isinstance(value, Tensor) and value.numel() != 1:
-            misfit(path, value, "a number")
-    elif isinstance(here, (bool, type(None))):
-        if not isinstance(value, (bool, int, float, type(None))):
-            misfit(path, value, "true, false or none")
-    elif isinstance(here, (int, float)):
-        if not isinstance(value, (int, float)):
-            misfit(path, value, "a number")
-    elif isinstance(here, tuple) and (
-        not isinstance(value, (list, tuple)) or len(value) != len(here)
-    ):
-        misfit(path, value, f"{len(here)} numbers")
 
 
 class _Check:
@@ -179,11 +132,31 @@ class _Check:
         self.unnamed: list[str] = []  # Beginnings of paths whose rest depends on objects.
         self.classes = list(classes)
 
-    def attribute(self, owner: object, name: str, captured: Any, path: str) -> None:
+        self._of_kind: dict[str, Callable[[Foreign, Foreign, Described, str], None]] = {
+            "$tensor": self._tensor,
+            "$leaf": self._tensor,
+            "$array": self._array,
+            "$scalar": self._scalar,
+            "$sparse": self._sparse,
+            "$complex": self._complex,
+            "$enum": self._enum,
+            "$batch": self._batch,
+            "$items": self._items,
+            "$sequence": self._sequence,
+            "$generator": self._generator,
+            "$random": self._random,
+            "$numpy": self._numpy,
+            "$numpy_legacy": self._numpy_legacy,
+            "$module": self._module,
+            "$state": self._state,
+            "$object": self._object,
+        }
+
+    def attribute(self, owner: object, name: str, captured: Foreign, path: str) -> None:
         """Check an attribute: one that the object has, or that code may have given it since."""
-        there = _attribute(owner, name)
-        own = isinstance(owner, nn.Module) and (name in OWN or _is_registered(owner, name))
-        if own or (not there and (_is_pythons(name) or hides(owner, name))):
+        there = own_attribute(owner, name)
+        own = isinstance(owner, nn.Module) and (name in OWN or is_registered(owner, name))
+        if own or (not there and (is_pythons(name) or hides(owner, name))):
             raise CheckpointError(
                 f"The checkpoint would replace `{path[:100]}`, which is not an attribute that a run saves."
             )
@@ -194,19 +167,22 @@ class _Check:
             )
         self(there[0] if there else None, captured, path)
 
-    def __call__(self, current: Any, captured: Any, path: str) -> None:
+    def __call__(self, current: object, captured: Foreign, path: str) -> None:
         if is_constant(current) and captured != {"$skip": True}:
             raise CheckpointError(
                 f"The checkpoint would replace `{path[:100]}`, a {type(current).__name__} that is not saved."
             )
         self.seen.add(path)
-        if not isinstance(captured, dict):
+        if not is_dict(captured):
             if not isinstance(captured, (*_NUMBERS, *_TEXTS, type(None))):
                 misfit(path, captured, "what a run saves of it")
             self._may_become(current, None, captured, path)
             return
         kind = next(iter(captured), None)
-        if kind not in _KINDS or captured.keys() - {kind, *_BESIDE.get(kind, ())}:
+        if kind not in {"$same", "$skip", *self._of_kind} or captured.keys() - {
+            kind,
+            *_BESIDE.get(kind, ()),
+        }:
             misfit(path, captured, "what a run saves of it")
         content = captured[kind]
         if kind == "$skip":
@@ -218,13 +194,12 @@ class _Check:
                 )
             return
         self._may_become(current, kind, None, path)
-        check: Callable[[Any, Any, dict[str, Any], str], None] = getattr(self, f"_{kind[1:]}")
-        check(current, content, captured, path)
+        self._of_kind[kind](current, content, captured, path)
 
     def _holds(self, path: str) -> bool:
         return path in self.seen or any(path.startswith(start) for start in self.unnamed)
 
-    def _may_become(self, current: Any, kind: str | None, value: Any, path: str) -> None:
+    def _may_become(self, current: object, kind: str | None, value: Foreign, path: str) -> None:
         """Refuse what this run's value cannot have become while it learnt.
 
         Args:
@@ -251,7 +226,7 @@ class _Check:
 
     # ------------------------------------------------------------------- a method for each kind
 
-    def _tensor(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _tensor(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         tensor(content, path)
         for key, kinds in (("shares", (str, type(None))), ("alias", (bool,))):
             if not isinstance(whole.get(key), kinds):
@@ -262,35 +237,33 @@ class _Check:
         if whole.get("constructed") is True and not same:
             misfit(path, content, f"a tensor of shape {list(current.shape)}")
 
-    _leaf = _tensor
-
-    def _array(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _array(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         if not isinstance(content, np.ndarray) or content.dtype.kind not in "biuf":
             misfit(path, content, "an array of numbers")
 
-    def _scalar(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _scalar(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         self._array(current, content, whole, path)
         if content.shape != ():
             misfit(path, content, "a single number")
 
-    def _sparse(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _sparse(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         each(anything, 3)(content, path)
         tensor(content[0], path)
         tensor(content[1], path)
 
-    def _complex(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _complex(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         each(number, 2)(content, path)
 
-    def _enum(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _enum(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         if isinstance(current, enum.Enum) and content not in type(current).__members__:
             misfit(path, content, f"one of {', '.join(type(current).__members__)}")
 
-    def _batch(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _batch(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         for name, item in _dict(content, path).items():
             self(None, item, f"{path}.{name}")
 
-    def _items(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
-        filled = current if isinstance(current, dict) else {}
+    def _items(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
+        filled = current if is_dict(current) else {}
         each(each(anything, 2))(content, path)
         for i, (described, item) in enumerate(content):
             self(None, described, f"{path} key {i}")
@@ -303,7 +276,7 @@ class _Check:
             else:
                 self(filled.get(key), item, f"{path}[{key!r}]")
 
-    def _sequence(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _sequence(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         kind, longest = whole.get("kind"), whole.get("maxlen")
         if kind not in SEQUENCES or not (
             longest is None or (type(longest) is int and longest >= 0)
@@ -315,23 +288,25 @@ class _Check:
         for i, item in enumerate(content):
             self(old[i] if i < len(old) else None, item, f"{path}[{i}]")
 
-    def _generator(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _generator(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         stream(content, path)
 
-    def _random(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _random(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         version_words(content, path)
 
-    def _numpy(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _numpy(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         _dict(content, path)
         if isinstance(current, np.random.Generator):
             own = current.bit_generator.state
             if content.keys() != own.keys() or content["bit_generator"] != own["bit_generator"]:
                 misfit(path, content, f"the state of a {own['bit_generator']}")
 
-    def _numpy_legacy(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _numpy_legacy(
+        self, current: Foreign, content: Foreign, whole: Described, path: str
+    ) -> None:
         each(anything, 5)(content, path)
 
-    def _module(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _module(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         weights, attributes = _dict(content, path), whole.get("attributes")
         ATTRIBUTES(attributes, f"{path}, attributes")
         if isinstance(current, nn.Module):
@@ -344,37 +319,23 @@ class _Check:
                     misfit(f"{path}.{name}", weight, f"a tensor of shape {list(there.shape)}")
             check_attributes(current, attributes, classes=self.classes)  # type: ignore[arg-type]
 
-    def _state(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _state(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         if isinstance(current, Optimizer):
             check_optimizer(current, content, path)
             self.fields(current, whole.get("fields", {}), path)
         elif isinstance(current, torch.optim.lr_scheduler.LRScheduler):
             check_scheduler(current, content, path)
 
-    def _object(self, current: Any, content: Any, whole: dict[str, Any], path: str) -> None:
+    def _object(self, current: Foreign, content: Foreign, whole: Described, path: str) -> None:
         if current is None:
             _dict(content, path)
         else:
             self.fields(current, content, path)
 
-    def fields(self, owner: object, fields: Any, path: str) -> None:
+    def fields(self, owner: object, fields: Foreign, path: str) -> None:
         """Check an object's fields."""
         for name, captured in _dict(fields, path).items():
             self.attribute(owner, name, captured, f"{path}.{name}")
-
-
-def check_scheduler(scheduler: Any, state: Any, path: str) -> None:
-    """Check the state of one of torch's schedulers, which becomes its attributes.
-
-    Raises:
-        CheckpointError: Naming an attribute that it does not have.
-    """
-    for name, value in _dict(state, path).items():
-        if hides(scheduler, name) or (name.startswith("__") and name.endswith("__")):
-            raise CheckpointError(f"The checkpoint would replace `{path}.{name}`, a method.")
-        here = vars(scheduler).get(name)
-        if isinstance(here, (int, float)) and not isinstance(value, (int, float, Tensor)):
-            misfit(f"{path}.{name}", value, "a number")
 
 
 # Kinds that are restored into an object that exists already.
@@ -392,38 +353,18 @@ _ONLY_KINDS: tuple[tuple[type, str], ...] = (
 )
 
 
-def _only_kind_of(value: Any) -> str | None:
+def _only_kind_of(value: object) -> str | None:
     """The only kind of description that capture.py writes for an object of this type; None: several."""
     return next((kind for found, kind in _ONLY_KINDS if isinstance(value, found)), None)
 
 
-def _attribute(owner: object, name: str) -> tuple[Any, ...]:
-    """The value of an attribute that the object itself has, alone in a tuple; empty if it has none."""
-    own = getattr(owner, "__dict__", {})
-    if name in own:
-        return (own[name],)
-    if inspect.ismemberdescriptor(inspect.getattr_static(type(owner), name, None)):
-        return (getattr(owner, name),) if hasattr(owner, name) else ()
-    return ()
-
-
-def _is_registered(module: nn.Module, name: str) -> bool:
-    """Whether torch itself saves it: a parameter, a buffer, or a part that is not None."""
-    held = (module._parameters, module._buffers, module._modules)
-    return any(entries.get(name) is not None for entries in held)
-
-
-def _is_pythons(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
-
-
-def _key(described: Any) -> Any:
+def _key(described: Foreign) -> Any:
     """The key of a dict that was described.
 
     Raises:
         TypeError, ValueError, KeyError: If it takes more than its description.
     """
-    if not isinstance(described, dict):
+    if not is_dict(described):
         return described
     ((kind, content), *_) = described.items()
     if kind == "$scalar":
@@ -435,7 +376,7 @@ def _key(described: Any) -> Any:
     return SEQUENCES[described["kind"]](map(_key, content))
 
 
-def _dict(value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+def _dict(value: Foreign, path: str) -> dict[str, Any]:
+    if not is_dict(value) or not all(isinstance(key, str) for key in value):
         misfit(path, value, "a dict")
     return value

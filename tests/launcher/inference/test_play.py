@@ -289,7 +289,7 @@ def test_statistics_of_wrappers_are_those_of_training(where: str, tmp_path: Path
 
 def test_wrappers_of_a_directory_run_no_code(tmp_path: Path) -> None:
     wrapper = {"_target_": "TransformReward", "func": "numpy.sign"}
-    run = trained(tmp_path, env="CartPole-v1", env_wrappers=[wrapper])
+    run = trained(tmp_path, env="CartPole-v1", env_wrappers=[wrapper], trust=True)
     with pytest.raises(ConfigError, match="env_wrappers of the run"):
         antelope.load(tmp_path).play()
     assert antelope.load(tmp_path, env_wrappers=[wrapper]).play(2) == run.play(2)

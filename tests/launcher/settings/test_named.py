@@ -51,12 +51,14 @@ def test_names_in_arguments_are_looked_up_before_anything_is_built() -> None:
     (inner,) = named_object(settings, "scheduler").arguments["schedulers"]
     assert inner == {"_target_": StepLR, "step_size": 3}
     with pytest.raises(ConfigError, match="Did you mean `StepLR`"):
-        with_classes({"inner": {"_target_": "StepLr"}}, "scheduler")
+        with_classes(
+            compose(["scheduler=StepLR"], {}), {"inner": {"_target_": "StepLr"}}, "scheduler"
+        )
 
 
 def test_dicts_that_name_nothing_stay_the_same_object() -> None:
     table = {"a": {"b": 1}}
-    assert with_classes({"table": table}, "strategy")["table"] is table
+    assert with_classes(compose([], {}), {"table": table}, "strategy")["table"] is table
 
 
 @pytest.mark.parametrize(
