@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from ..envs.fingerprint import is_whole
 from ..envs.world import World
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
@@ -31,7 +32,15 @@ from .record.log import Log, Row
 from .record.offline import check_path
 from .record.pictures import build_pictures
 from .record.progress import Progress
-from .record.resumption import changed_settings, parts_to_restart, saved_device
+from .record.resumption import (
+    MODULES,
+    Changes,
+    config_text,
+    other_data,
+    parts_to_restart,
+    refusal,
+    saved_device,
+)
 from .record.spared import Spared
 from .record.spec_state import spec_state
 from .record.state import check_object, load_object_state, object_state
@@ -68,12 +77,14 @@ class Session:
         callbacks: The user's objects that are called while it learns.
         plain: Turns stored observations into the model's inputs, without augmentation.
         first_step: The step at which this process began or resumed the run.
+        earlier: The settings that were other ones until a resumption, as `config_text` takes them.
     """
 
     def __init__(self, parts: Assembly, workplace: Workplace, path: Path, opened: ExitStack):
         plan, world, learner, replay = parts.plan, parts.world, parts.learner, parts.replay
         self.plan, self.world, self.learner, self.replay = plan, world, learner, replay
         self.progress, self.log, self.first_step = Progress(), Log(), 0
+        self.earlier: list[dict[str, Any]] = []
         self.own, self.own_tasks, self.path = parts.own, len(world.tasks), path
         self.workplace, self.rest = workplace, Rest(learner, parts.own, world.normalizer)
         self.schedule = schedule = build_schedule(plan, world)
@@ -83,7 +94,8 @@ class Session:
         observe, as_stored = parts.plain.observe, parts.plain.as_stored
         self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
         predictions = LastPredictions(world.spec, told=world.told) if _draws(plan, world) else None
-        evaluate = _evaluator(parts, path, self.console, predictions)
+        poll = workplace.signals.poll
+        evaluate = _evaluator(parts, path, self.console, predictions, poll)
         self.scoring = Scoring(
             world,
             learner,
@@ -109,6 +121,7 @@ class Session:
             predictions=predictions,
         )
         self._opened = opened
+        self._other_data: list[str] = []
         # What a resumed run needs from its checkpoint once the current task's data is passed again.
         self._awaited: dict[str, Any] | None = None
 
@@ -213,9 +226,13 @@ class Session:
 
         Raises:
             Diverged: If something is NaN or infinite, a metric included.
+            Left: If a signal came meanwhile. A run that is saved then owes the evaluation.
         """
         self.check_finite(closely=True)
-        return self.scoring.in_task()
+        self.progress.owes = "evaluation"
+        row = self.scoring.in_task()
+        self.progress.owes = ""
+        return row
 
     def final_row(self) -> Row:
         """Evaluate a run that ends before its time; returns a row of eval.csv, or an empty one."""
@@ -226,12 +243,15 @@ class Session:
 
         Raises:
             Diverged: If something is NaN or infinite, a metric included.
+            Left: If a signal came meanwhile. A run that is saved then owes the scores.
         """
-        # First: strategies consolidate the weights with which the task ends.
-        self.scoring.choose_weights()
-        if self.schedule.borders or task == len(self.world.tasks) - 1:
-            self.learner.end_task(self.replay)
-        self.check_finite(closely=True)
+        if self.progress.owes != "scores":
+            # First: strategies consolidate the weights with which the task ends.
+            self.scoring.choose_weights()
+            if self.schedule.borders or task == len(self.world.tasks) - 1:
+                self.learner.end_task(self.replay)
+            self.check_finite(closely=True)
+            self.progress.owes = "scores"
         row = self.scoring.end_task()
         self.progress.end_task()
         return row
@@ -259,6 +279,7 @@ class Session:
             "settings": dict(self.plan.values),
             "objects": list(self.plan.objects),
             "given": sorted(self.plan.given - that_count("incidental")),
+            "earlier": self.earlier,
             "name": self.world.name,
             **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),
@@ -293,28 +314,33 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
+        check_structure(state)
+        changes = self._check_changes(state)
         self._check(state)
-        changed = changed_settings(state["settings"], self.plan.values)
         for known in state.get("later", ()):
             self.world.growing().expect(known)
             self.grow()
             self._awaited = {"replay": state["replay"], "random": state["random"]}
         progress = self.progress
         progress.load_state_dict(state["progress"])
-        restarted = parts_to_restart(changed)
+        restarted = parts_to_restart(state["settings"], self.plan)
         before, now = saved_device(state), self.learner.device
         with moving(before, now) as move:
             self.learner.load_state_dict(state["learner"], but=restarted)
             load_object_state(self._augmentation, state["augmentation"])
-        if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changed.keys():
+        # Only now: weights that do not fit say more than the names of two classes.
+        if (error := refusal(changes.refused(), [])) is not None:
+            raise error
+        if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changes.roots:
             # The optimiser loaded the previous values with its state.
             self.learner.reset_hyperparameters()
         self.console.note(f"Resumed at step {progress.step}.")
-        for key, (was, wanted) in changed.items():
-            self.console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
+        self._say_changes(changes, state)
         self._load_world(state)
         self.log.load_state_dict(state["log"])
         self.callbacks.load_state_dict(state.get("callbacks", {}))
+        if progress.owes == "scores" and not self.task_is_over():
+            progress.owes = ""  # The task has been made longer, and will end again.
         # After everything that may draw random numbers while it is restored.
         if not set_random_state(state["random"], now):
             move.restarted.insert(0, "what models draw on their device")
@@ -331,11 +357,41 @@ class Session:
         Raises:
             CheckpointError: Naming what does not fit.
         """
-        check_structure(state)
         here: dict[str, Any] = self.world.state_dict(None, pack=lambda _: None)
         tasks = len(self.world.tasks) + len(state.get("later", ()))
         check_parts(state, here, tasks=tasks)
         check_object(self._augmentation, state["augmentation"])
+
+    def _check_changes(self, state: dict[str, Any]) -> Changes:
+        """Compare the settings and the data with those of a checkpoint.
+
+        Raises:
+            ConfigError: For what must not change, unless `override` names it. Modules are checked later.
+        """
+        words = other_data(state, self.world, self.replay)
+        same = words == [] and is_whole(self.world.fingerprint)
+        changes = Changes(state["settings"], self.plan, same_data=same)
+        found, wrong = changes.refused(), None if changes.allows_data else words
+        if wrong or any(change.root not in MODULES for change in found):
+            error = refusal(found, wrong or [])
+            assert error is not None
+            raise error
+        self._other_data = words or []
+        return changes
+
+    def _say_changes(self, changes: Changes, state: dict[str, Any]) -> None:
+        """Tell what is different now, and note what config.yaml then has to say."""
+        for line in (*changes, *(f"data: {words}" for words in self._other_data)):
+            self.console.problem(f"Changed since the checkpoint: {line}")
+        self.earlier = list(state.get("earlier", ()))
+        if used := {change.key: change.was for change in changes}:
+            self.earlier.append({"step": self.progress.step, "used": used})
+        for change in changes.without_effect:
+            if change.root in self.plan.given:
+                self.console.problem(
+                    f"`{change.key}` has no effect on a resumed run, which began with {change.was}."
+                )
+            self.plan = self.plan.decided(**{change.root: change.was})
 
     def _load_world(self, state: dict[str, Any]) -> None:
         """Restore the world and the replay, in the middle of a task or between two."""
@@ -421,6 +477,10 @@ class Session:
         """
         self.learner.strategies.check_fresh()
 
+    def config_text(self) -> str:
+        """The text of config.yaml: what the run uses, and what it used before it was resumed."""
+        return config_text(self.plan, self.earlier)
+
     def newest_loss(self) -> Tensor | float | None:
         """The last loss since the newest row, on the run's device."""
         return self.log.last("loss")
@@ -432,7 +492,11 @@ def _draws(plan: Plan, world: World) -> bool:
 
 
 def _evaluator(
-    parts: Assembly, path: Path, console: Console, predictions: LastPredictions | None
+    parts: Assembly,
+    path: Path,
+    console: Console,
+    predictions: LastPredictions | None,
+    poll: Callable[[], None],
 ) -> Evaluator:
     """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
@@ -450,6 +514,7 @@ def _evaluator(
         folder=path / "videos",
         draw=draw,
         show=console.evaluating,
+        poll=poll,
         own=own,
         by_itself=by_itself,
         watch=predictions,

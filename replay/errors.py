@@ -9,6 +9,10 @@ class DataError(ConfigError):
     """The data cannot be found, read, or learnt from."""
 
 
+class DownloadError(DataError):
+    """A data set was downloaded, but what came is not it; the console's exit code is 1."""
+
+
 class CheckpointError(ConfigError):
     """A checkpoint is damaged, foreign, or does not fit the model."""
 

@@ -12,8 +12,9 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from . import files
 
@@ -82,14 +83,14 @@ def check_name(name: Any) -> None:
     Raises:
         ValueError: With the name.
     """
-    plain = isinstance(name, str) and name not in ("", ".", "..") and len(name) <= 200
-    if not plain or not name.isprintable() or re.search(r'[/\\:*?"<>|]|[. ]$', name):
+    plain = isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+    if not plain or re.search(r'[/\\:*?"<>|]|[. ]$', str(name)) or _RESERVED.fullmatch(str(name)):
         raise ValueError(f"{str(name)[:100]!r} is not the name of a file in the folder")
-    if _RESERVED.fullmatch(name):
-        raise ValueError(f"{name!r} is not the name of a file in the folder")
 
 
-def open_regular(path: Path, *, size: int | None = None, largest: int | None = None) -> IO[bytes]:
+def open_regular(
+    path: Path, *, size: int | None = None, largest: int | None = None
+) -> BufferedReader:
     """Open a regular file to read it, never through a link; a pipe or device is not waited for.
 
     Args:
@@ -125,7 +126,7 @@ def check_file(folder: Path, name: str, manifest: Manifest, *, largest: int | No
         ValueError: It differs from what the manifest says. The message continues the file's name.
     """
     with open_regular(folder / name, size=manifest.size.get(name), largest=largest) as file:
-        whole = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+        whole = hashlib.file_digest(file, "sha256")
         if whole.hexdigest() != manifest.sha256[name]:
             raise ValueError("does not match its SHA-256")
 

@@ -58,5 +58,8 @@ class Supervised(Protocol):
     def check_fresh(self) -> None:
         """Refuse strategies that another run has used already."""
 
+    def config_text(self) -> str:
+        """The text of config.yaml: what the run uses, and what it used before it was resumed."""
+
     def newest_loss(self) -> Tensor | float | None:
         """The loss for the live line, on any device; None: nothing was learnt since the last row."""

@@ -222,6 +222,7 @@ _OTHERS = {
     "device": text,
     "objects": each(text),
     "given": each(text),
+    "earlier": each(fields({"step": count, "used": table(anything)})),
     "name": text,
     "spec": fields({"obs": _space, "action": _space, "num_tasks": count}),
     "environments": optional(

@@ -61,12 +61,15 @@ class Session:
     def newest_loss(self) -> None:
         return None
 
+    def config_text(self) -> str:
+        return "seed: 0\n"
+
 
 def plan(**settings: Any) -> Any:
     """Settings of a run that records nothing but its checkpoints."""
     usual = {"resume": False, "loggers": [], "save_every": None, "save_patience": 3}
     usual["render_model"] = False
-    return SimpleNamespace(**{**usual, **settings}, yaml=lambda: "seed: 0\n", values={})
+    return SimpleNamespace(**{**usual, **settings}, values={})
 
 
 @pytest.fixture
