@@ -134,7 +134,7 @@ def table(form: Form) -> Form:
     """A dict from texts to values of this form."""
 
     def check(value: object, path: str) -> None:
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             misfit(path, value, "a dict")
         for key, item in value.items():
             text(key, f"{path}, key")
