@@ -242,6 +242,7 @@ _OTHERS = {
     ),
     "later": each(table(anything)),
     "callbacks": table(anything),
+    "fingerprint": text,  # Before format 3.
 }
 
 
