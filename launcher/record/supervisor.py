@@ -12,7 +12,7 @@ from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .csv_file import CSV, Row
 from .directory import RunDirectory
-from .divergence import divergence_behind, with_advice
+from .divergence import Rollback, divergence_behind, with_advice
 from .log import Journal, Writer
 from .output import write_error
 from .read_back import ReadBack
@@ -63,6 +63,10 @@ class Supervisor:
             self._opened = opened.pop_all()
         self.saving = Saving(plan, session, self.journal)
         self.checkpoints = self.saving.checkpoints
+        self._rollback: Rollback | None = None
+        if plan.on_nan == "rollback":
+            self._rollback = Rollback(session, self.checkpoints, self.console.problem)
+        self._save_first = False
         self._config = Spared(
             self.directory.write_config, "config.yaml could not be written", self.console.problem
         )
@@ -221,6 +225,31 @@ class Supervisor:
             self._shown = now
             self.console.update(self.progress, self.session.newest_loss())
 
+    def begin_task(self) -> None:
+        """Call when a task begins, or is resumed."""
+        # To go back to: a checkpoint of an earlier task may lack what has grown since.
+        self._save_first = self._rollback is not None
+
+    def recover(self, error: Exception) -> bool:
+        """Call after an error in a step: goes back to the last good checkpoint, if the run diverged.
+
+        Returns:
+            Whether it did.
+
+        Raises:
+            Diverged: If the run has gone back too often.
+        """
+        if self._rollback is None or not self.directory.started:
+            return False
+        if isinstance(error, Diverged):
+            diverged: Diverged | None = error
+        else:
+            diverged = divergence_behind(error, self.session)
+        if diverged is None:
+            return False
+        self._rollback(diverged)
+        return True
+
     def _describe(self) -> None:
         """Write config.yaml."""
         self._described = True  # If it cannot be written, the next checkpoint tries again.
@@ -236,7 +265,8 @@ class Supervisor:
         self._stop_if_asked()
         if not self.directory.started:
             return  # Nothing is learnt yet, so nothing is lost.
-        if self.saving.due():
+        if self.saving.due() or self._save_first:
+            self._save_first = False
             self.save()
             self.saving.check()
 
@@ -360,6 +390,8 @@ class Supervisor:
         with kept_randomness(), self._recording_its_end():
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
+            if self._rollback is not None and (count := self._rollback.count):
+                console.problem(f"on_nan=rollback went back {count} time{'s' * (count > 1)}.")
             self._draw()
             self.journal.close()  # A tracker may take minutes, or be interrupted.
             self._stop_if_asked()
