@@ -75,7 +75,7 @@ def save_replay(gigabytes: float, folder: Path) -> dict[str, Any]:
 
     spec = Spec(Space((1, 84, 84), torch.uint8), Space((4,), torch.int64, discrete=True))
     rows = int(gigabytes * 1e9 / 7100)
-    made: dict[str, Any] = dict(capacity=rows, num_envs=1, discount=0.99, storage="mmap")
+    made: dict[str, Any] = {"capacity": rows, "num_envs": 1, "discount": 0.99, "storage": "mmap"}
     ring = Transitions(spec, folder=str(folder), **made)
     draw = np.random.default_rng(0)
     frames = draw.integers(0, 256, (64, 1, 1, 84, 84), dtype=np.uint8)
@@ -96,6 +96,11 @@ def save_replay(gigabytes: float, folder: Path) -> dict[str, Any]:
         found[name] = measured(lambda: checkpoints.save({"replay": ring.state_dict()}))
         found[name]["written"] = (used(folder / "checkpoints") - before) / 1e6
         play(rows // 100)
+    columns = ring.state_dict()["columns"]
+    if len(columns) and gigabytes <= 2:  # It has to hold all of them in memory.
+        whole = {name: torch.from_numpy(np.asarray(column)) for name, column in columns.items()}
+        found["torch.save, of copies"] = measured(lambda: torch.save(whole, folder / "replay.pt"))
+        del whole
     again = Transitions(spec, folder=str(folder), **made)
 
     def load() -> None:
