@@ -36,6 +36,7 @@ from .record.progress import Progress
 from .record.resumption import (
     MODULES,
     Changes,
+    accept_data,
     config_text,
     other_data,
     parts_to_restart,
@@ -315,6 +316,8 @@ class Session:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
         changes = self._check_changes(state)
+        if self._other_data:
+            state = accept_data(state, self.replay)
         for known in state.get("later", ()):
             self.world.growing().expect(known)
             self.grow()
@@ -370,6 +373,8 @@ class Session:
         """Tell what is different now, and note what config.yaml then has to say."""
         for line in (*changes, *(f"data: {words}" for words in self._other_data)):
             self.console.problem(f"Changed since the checkpoint: {line}")
+        for name in changes.needless:
+            self.console.note(f"override={name}: `{name}` is as it was in the checkpoint.")
         self.earlier = list(state.get("earlier", ()))
         if used := {change.key: change.was for change in changes}:
             self.earlier.append({"step": self.progress.step, "used": used})

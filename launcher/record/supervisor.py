@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import CheckpointError, ConfigError, Diverged
+from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .csv_file import CSV, Row
@@ -17,7 +17,7 @@ from .log import Journal, Writer
 from .output import write_error
 from .read_back import ReadBack
 from .saving import Saving
-from .signals import Interrupted, Left, Signals, UserInterrupt
+from .signals import Interrupted, Left, Signals, mark_resumable
 from .spared import Spared
 from .supervised import Supervised
 from .trackers import Tracker, missing
@@ -186,12 +186,9 @@ class Supervisor:
             outcome = f"saved to {self.session.path}" if error.saved else "not saved"
             self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
             raise
-        except UserInterrupt as error:
-            self._end("interrupted", reason="SIGINT, twice")
-            error.resumable = self._resumable
-            raise
-        except BaseException as error:  # KeyboardInterrupt or SystemExit from the user's code.
+        except BaseException as error:  # A second SIGINT, or SystemExit from the user's code.
             self._end("interrupted", reason=type(error).__name__)
+            mark_resumable(error, self._resumable)
             raise
 
     def _diverged(self, error: Diverged) -> Diverged:
@@ -299,8 +296,12 @@ class Supervisor:
         Args:
             mode: "train" or "eval".
             row: Values by column, with `step`, `epoch` and `task`.
+
+        Raises:
+            NotSaved: If the run directory was removed.
         """
         if row:
+            self.directory.check()
             self.journal.write(mode, **row)
 
     def evaluated(self, row: Row) -> None:
@@ -349,8 +350,10 @@ class Supervisor:
 
         Raises:
             Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
+            NotSaved: If the run directory was removed.
         """
-        if self._config.in_a_row:
+        self.directory.check()
+        if self._config.in_a_row or not (self.directory.path / "config.yaml").exists():
             self._describe()
         saved = (
             self.saving.save_at_end(lambda: self._signals.arrived() is not None)
@@ -450,6 +453,9 @@ class Supervisor:
                 self.save()
             except Diverged as error:  # Nobody is there to catch it.
                 self.console.problem(str(self._diverged(error)))
+            except NotSaved as error:
+                self.console.problem(str(error))
+                self._end("failed", reason=str(error))
         if self.status == "open":
             self._end("interrupted", reason=reason)
         self._opened.close()
@@ -496,7 +502,10 @@ class Supervisor:
         """Write the final status, unless the run has left no traces yet."""
         self.status = status
         if self.directory.started:
-            self._write_status(status, **details)
+            if self.directory.lost:  # Another run may be in its place.
+                write_error(f"status.json could not be written: {self.directory.path} is gone.")
+            else:
+                self._write_status(status, **details)
 
     def _write_status(self, status: str, **details: Any) -> None:
         progress = self.progress
