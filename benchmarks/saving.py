@@ -4,8 +4,8 @@
 
 Every save is a process of its own, and the two ways take turns. Memory is the process's peak while it saves,
 above what it held before; the file's pages in the system's cache do not count. The hash is measured alone too,
-since `torch.save` computes none. The replay is mapped from a file, filled, saved, written to for 1 % of its rows,
-and saved again.
+since `torch.save` computes none. The replay is mapped from a file, filled, saved, written to for 1 % of its
+rows, and saved again.
 """
 
 from __future__ import annotations
