@@ -215,7 +215,9 @@ def test_row_03_an_evaluation_is_left_and_done_again(
         monkeypatch.setattr(InEvaluation, "at", at)
         with pytest.raises(SystemExit):
             ml(**{**settings, "path": path})
-        assert InEvaluation.forwards < at + 12  # PackNet predicts a batch with the weights of each task.
+        assert (
+            InEvaluation.forwards < at + 12
+        )  # PackNet predicts a batch with the weights of each task.
         state, _ = Checkpoints(Path(path, "checkpoints")).newest()
         assert state is not None
         seen.add(state["progress"]["owes"])
