@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import CheckpointError, ConfigError, Diverged
+from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
+from .csv_file import CSV, Row
 from .directory import RunDirectory
 from .divergence import Rollback, divergence_behind, with_advice
-from .log import CSV, Journal, Row, Writer
+from .log import Journal, Writer
 from .output import write_error
 from .read_back import ReadBack
 from .saving import Saving
-from .signals import Interrupted, Left, Signals, UserInterrupt
+from .signals import Interrupted, Left, Signals, mark_resumable
 from .spared import Spared
 from .supervised import Supervised
 from .trackers import Tracker, missing
+from .validation import check_structure, loading
 
 _SHOW_SECONDS = 0.2
 
@@ -98,10 +100,12 @@ class Supervisor:
             self.directory.resume = False
             self.session.check_fresh()
             return
-        rows = self._read_back(state)
-        self.session.load_state_dict(state)
-        self.journal.expect(self.session.num_tasks)
-        self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
+        with loading(self.checkpoints.folder):
+            check_structure(state)
+            rows = self._read_back(state)
+            self.session.load_state_dict(state)
+            self.journal.expect(self.session.num_tasks)
+            self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
         self.saving.resumed()
 
@@ -185,12 +189,9 @@ class Supervisor:
             outcome = f"saved to {self.session.path}" if error.saved else "not saved"
             self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
             raise
-        except UserInterrupt as error:
-            self._end("interrupted", reason="SIGINT, twice")
-            error.resumable = self._resumable
-            raise
-        except BaseException as error:  # KeyboardInterrupt or SystemExit from the user's code.
+        except BaseException as error:  # A second SIGINT, or SystemExit from the user's code.
             self._end("interrupted", reason=type(error).__name__)
+            mark_resumable(error, self._resumable)
             raise
 
     def _diverged(self, error: Diverged) -> Diverged:
@@ -298,8 +299,12 @@ class Supervisor:
         Args:
             mode: "train" or "eval".
             row: Values by column, with `step`, `epoch` and `task`.
+
+        Raises:
+            NotSaved: If the run directory was removed.
         """
         if row:
+            self.directory.check()
             self.journal.write(mode, **row)
 
     def evaluated(self, row: Row) -> None:
@@ -348,8 +353,10 @@ class Supervisor:
 
         Raises:
             Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
+            NotSaved: If the run directory was removed.
         """
-        if self._config.in_a_row:
+        self.directory.check()
+        if self._config.in_a_row or not (self.directory.path / "config.yaml").exists():
             self._describe()
         saved = (
             self.saving.save_at_end(lambda: self._signals.arrived() is not None)
@@ -409,7 +416,7 @@ class Supervisor:
         if self.plan.plot:
             draw = Spared(report.draw_run, "No pictures of the run", problem)
             parameters = self.tasks[-1].get("parameters") if self.tasks else None
-            draw(self.journal.history, self.progress, parameters=parameters)
+            draw(self.journal.history.condensed(), self.progress, parameters=parameters)
             self._stop_if_asked()
             Spared(report.draw_predictions, "No pictures of the predictions", problem)()
             self._stop_if_asked()
@@ -449,6 +456,9 @@ class Supervisor:
                 self.save()
             except Diverged as error:  # Nobody is there to catch it.
                 self.console.problem(str(self._diverged(error)))
+            except NotSaved as error:
+                self.console.problem(str(error))
+                self._end("failed", reason=str(error))
         if self.status == "open":
             self._end("interrupted", reason=reason)
         self._opened.close()
@@ -495,7 +505,10 @@ class Supervisor:
         """Write the final status, unless the run has left no traces yet."""
         self.status = status
         if self.directory.started:
-            self._write_status(status, **details)
+            if self.directory.lost:  # Another run may be in its place.
+                write_error(f"status.json could not be written: {self.directory.path} is gone.")
+            else:
+                self._write_status(status, **details)
 
     def _write_status(self, status: str, **details: Any) -> None:
         progress = self.progress
