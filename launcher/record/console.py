@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...replay.shown import shown as printable
 from ..metrics import METRICS, better, score_names
 from .progress import Progress
 
@@ -41,7 +42,7 @@ class Console:
 
     def problem(self, text: str) -> None:
         """Show a line that the user must see: to stderr if the console is silent."""
-        self._print(text) if self.enabled else print(text, file=sys.stderr)
+        self._print(text) if self.enabled else print(printable(text), file=sys.stderr)
 
     def note(self, text: str) -> None:
         if self.enabled:
@@ -52,7 +53,9 @@ class Console:
         if self.enabled:
             width = max(map(len, lines))
             for name, text in lines.items():
-                self._print(f"[bold]{name:<{width}}[/]  {_escape(text)}", markup=True)
+                self._print(
+                    f"[bold]{name:<{width}}[/]  {_escape(printable(text, line=True))}", markup=True
+                )
 
     def update(self, at: Progress, loss: Tensor | float | None) -> None:
         """Redraw the live line.
@@ -164,7 +167,7 @@ class Console:
 
     def _print(self, text: str, *, markup: bool = False) -> None:
         console = self._bar.console if self._bar is not None else self._console
-        console.print(text, markup=markup, soft_wrap=True)
+        console.print(printable(text), markup=markup, soft_wrap=True)
 
 
 class _Rate:

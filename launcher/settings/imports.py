@@ -38,7 +38,7 @@ def classes_here() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(Path.cwd().glob("*.py")):
         try:
-            tree = ast.parse(path.read_text())
+            tree = ast.parse(path.read_bytes())  # As Python reads it: by its own encoding line.
         except (SyntaxError, UnicodeDecodeError, OSError):
             continue  # Not an error here: another file may define the class.
         for node in tree.body:
