@@ -44,6 +44,7 @@ class Arrays:
         headings: The names of the columns of a data frame given as inputs, or of each one in a dict of
             inputs; None: they have none.
         target_headings: Those of a data frame given as targets.
+        files: Identifies the files that were decoded, as `fingerprint.of_files` does; None: there are none.
     """
 
     inputs: TableField
@@ -60,6 +61,7 @@ class Arrays:
     columns: Columns | None = None
     headings: Headings = None
     target_headings: Headings = None
+    files: str | None = None
 
     @property
     def kind(self) -> TargetKind:

@@ -14,6 +14,7 @@ from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays, Headings
 from .declared import alterations, class_names, largest_value, pixel_names
 from .decoded import Cache
+from .fingerprint import of_files
 from .forms import form, is_array, is_image
 from .headings import headings
 from .images import Pictures
@@ -83,6 +84,8 @@ def read(
     arrays.headings = _headings(source) if form(source) == "pair" else None
     arrays.target_headings = labels
     arrays.alterations = alterations(source, name)
+    if (found := files(source)) is not None:
+        arrays.files = of_files(found.root, found.paths)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)
     else:

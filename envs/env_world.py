@@ -17,6 +17,7 @@ from ..replay.offline import open_saved
 from ..replay.tree import leaves, map_tree
 from .environments import EnvTask
 from .finals import Finals
+from .fingerprint import Fingerprint
 from .interface import Interface
 from .kinds import OfEnvironments
 from .normalized import normalized_shapes
@@ -301,12 +302,18 @@ class EnvWorld(OfEnvironments):
         if how.episodes == 0:
             return {}
         env, actor, finals = self.tasks[task], policy.actor(), Finals()
+
+        def stepped(ended: int, steps: int) -> None:
+            show(ended, f"episodes ({steps:,} steps)")
+            if not env.interrupted:  # Else training's own episodes have ended for this evaluation.
+                how.poll()
+
         returns, lengths = env.evaluate(
             lambda obs, began, info: actor(obs, began, info)[0],
             episodes=how.episodes,
             folder=how.folder,
             step=step,
-            show=lambda ended, steps: show(ended, f"episodes ({steps:,} steps)"),
+            show=stepped,
             finals=finals,
         )
         # Once, since every later evaluation would repeat it.
@@ -352,7 +359,12 @@ class EnvWorld(OfEnvironments):
             "interfaces": self._interface_states,
             "info_layout": self.info_layout,
             "later": [],
+            "data": self.fingerprint,
         }
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return {"kind": "environments", "tasks": [env.identity for env in self.tasks]}
 
     @cached_property
     def _interface_states(self) -> list[dict[str, Any] | None]:

@@ -16,6 +16,7 @@ from .episodes import Act, Episodes, Show, play
 from .evaluation import EvaluationCopies
 from .finals import Finals
 from .frames import Frames
+from .identity import identity
 from .info_layout import Layout
 from .info_values import InfoFault, Rows
 from .infos import Infos, elsewhere
@@ -63,6 +64,7 @@ class EnvTask:
         interrupted: Whether an evaluation took place in the training copies, so that new episodes must
             begin there.
         cut: Number of episodes of the newest evaluation that were cut.
+        identity: What tells it from other environments, as plain data.
         normalizes: Which of "obs" and "rewards" gymnasium's wrappers normalise.
     """
 
@@ -124,7 +126,7 @@ class EnvTask:
             "stack": self._stack,
             "channels": self._channels,
         }
-        self.time_limit = time_limit_of(first)
+        self.time_limit, self.identity = time_limit_of(first), identity(first, name)
         # Builds n copies at once, if the environment is a vector environment.
         self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
         if several and vectorization != "sync":

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..replay import ConfigError, DataError
+from ..replay import ConfigError, DataError, DownloadError
 from .arrow import table_suffix
+from .downloads import download, impatient
 from .media import media_of_file, refusal
 
 
@@ -149,17 +150,36 @@ def default_data_dir() -> Path:
     return Path(cache) / "antelope"
 
 
-def open_dataset(build: Callable[[], Any], *, name: str, data_dir: Path) -> Any:
+def open_dataset(
+    build: Callable[..., Any], target: Any, arguments: dict[str, Any], *, name: str, data_dir: Path
+) -> Any:
     """Build a data set; a failing download becomes one clear error.
 
+    Args:
+        build: Makes it from these arguments, some of them changed.
+        target: What makes it.
+        arguments: What selects the part, and what the user has set; see `split_arguments`.
+        data_dir: Where it is looked for.
+
     Raises:
+        DownloadError: If what a server sent is of no use.
         DataError: What was tried, where the files may be put, and what needs no download.
     """
     try:
-        return build()
-    except ConfigError as error:
+        module = str(getattr(target, "__module__", ""))
+        if module.startswith("torchvision.datasets") and arguments.get("download") is True:
+            folder = Path(arguments["root"]).expanduser()
+            return download(lambda **changes: build(**{**arguments, **changes}), folder)
+        with impatient():
+            return build(**arguments)
+    except DownloadError as error:
+        raise DownloadError(
+            f"{name} could not be downloaded: {error}. Nothing of it was kept. Try again later, or put its "
+            f"files into {data_dir.resolve()} (or set data_dir=... or ANTELOPE_DATA)."
+        ) from error
+    except (ConfigError, OSError) as error:
         # The launcher has wrapped what the constructor raised.
-        cause = error.__cause__
+        cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, (OSError, RuntimeError)):
             raise
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -16,11 +15,11 @@ from ..replay.samplers import batch_sizes
 from ..replay.spec import is_ragged
 from ..replay.transfer import upload
 from ..replay.tree import Path, at_path, leaves, map_paths, walk, zip_trees
+from . import fingerprint
 from .alterations import TaskTransform, altered
 from .held_out import HeldOut, sample
 from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
-from .lengths import stored_values
 from .placing import place_tables
 from .reading import Reading
 from .stored_labels import in_batches
@@ -28,8 +27,6 @@ from .task_rows import DataTask
 from .transform import Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
 from .world import Actor, Environments, Growing, Policy, Show
-
-_LOOKED_AT = 1000  # Rows whose inputs enter the fingerprint.
 
 
 class TableWorld(OfData):
@@ -50,6 +47,8 @@ class TableWorld(OfData):
         decoded: Whether its parts are pictures (True), or arrays (False).
         single_class: The name of the only class; None: there are several, or values.
         reading: How raw inputs became rows; None: as the spec tells.
+        files: Identifies the files that the rows were read from, as `fingerprint.of_files` does; None: there
+            are none, or they are the rows themselves.
 
     Attributes:
         later: For each added task, its name, size, classes and a digest of its data.
@@ -70,6 +69,7 @@ class TableWorld(OfData):
         decoded: Collection[bool] = (),
         single_class: str | None = None,
         reading: Reading | None = None,
+        files: str | None = None,
     ):
         self.name, self.spec, self.scenario = name, spec, scenario
         self.train, self.test, self.tasks = train, test, tasks
@@ -77,7 +77,12 @@ class TableWorld(OfData):
         self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
         self.reading = reading or Reading.of(spec.obs, spec.action)
         self.later: list[dict[str, Any]] = []
-        self._rows = len(train), len(test)  # Without those of tasks that are added later.
+        # Without what is added later.
+        self._rows, self._num_tasks, self._files = (len(train), len(test)), len(tasks), files
+        action = spec.action
+        self._class_names = (
+            action.names if isinstance(action, Space) else None
+        )  # Without later ones.
         # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
 
@@ -261,7 +266,12 @@ class TableWorld(OfData):
         show: Show,
     ) -> dict[str, float]:
         rows = self.held_out(task, how, validation=validation, whole=whole)
-        return policy.score_rows(replace(rows, show=lambda done: show(done, "rows")))
+
+        def began(done: int) -> None:
+            how.poll()
+            show(done, "rows")
+
+        return policy.score_rows(replace(rows, show=began))
 
     def held_out(
         self, task: int, how: Evaluation, *, validation: bool = False, whole: bool = False
@@ -318,27 +328,31 @@ class TableWorld(OfData):
             "scenario": self.scenario,
             "tasks": [{"name": task.name, "classes": task.classes} for task in self.tasks],
             "altered": self.task_transform is not None,
-            "fingerprint": self.fingerprint,
+            "data": self.fingerprint,
         }
 
     @cached_property
-    def fingerprint(self) -> str:
-        """A digest of the labels, and of the inputs of some rows, without tasks that were added later."""
-        found = hashlib.sha256(str(self.spec).encode())
-        for table, rows in zip((self.train, self.test), self._rows, strict=True):
-            # Not all inputs: hashing gigabytes would take longer than reading them. What is decoded at each
-            # reading is not read for this.
-            some = torch.arange(0, rows, max(1, rows // _LOOKED_AT), device=table.device)
-            every = torch.arange(rows, device=table.device)
-            found.update(str(rows).encode())
-            for name, index in (("label", every), ("obs", some)):
-                for column in leaves(table.columns[name]):
-                    if isinstance(column, Ragged):
-                        for part in stored_values(column.rows(index)):
-                            found.update(_bytes(part))
-                    elif isinstance(column, Tensor):
-                        found.update(_bytes(column.index_select(0, index)))
-        return found.hexdigest()
+    def fingerprint(self) -> fingerprint.Fingerprint:
+        reading, parts = self.reading, []
+        for task in self.tasks[: self._num_tasks]:
+            parts += [task.train, task.test, task.validation, task.classes]
+        columns = reading.headings if reading.columns is None else reading.columns.names
+        # What another version decodes to slightly different pixels.
+        decoder = fingerprint.decoder() if True in self.decoded else None
+        train, test = (
+            fingerprint.of_rows(table, rows, decoder=decoder)
+            for table, rows in zip((self.train, self.test), self._rows, strict=True)
+        )
+        return {
+            "kind": "data",
+            "columns": fingerprint.as_lists(columns),
+            "targets": fingerprint.as_lists(reading.target_headings),
+            "classes": fingerprint.as_lists(self._class_names),
+            "files": self._files,
+            "tasks": fingerprint.of_index(parts),
+            "train": train,
+            "test": test,
+        }
 
     def load_state_dict(
         self,
@@ -359,10 +373,6 @@ class TableWorld(OfData):
 
     def close(self) -> None:
         """There is nothing to close."""
-
-
-def _bytes(values: Tensor) -> bytes:
-    return values.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _on_integers(space: Space, source: torch.dtype, *, asked: bool) -> str:

@@ -78,6 +78,7 @@ class DataWorld(TableWorld):
         pictures: Pictures | None = None,
         channels: str | None = None,
     ):
+        files = " ".join(part.files for part in (*train, *test) if part and part.files) or None
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = sequence_kind(
             train, {key: value for key, value in asked.items() if value is not None}
@@ -111,6 +112,7 @@ class DataWorld(TableWorld):
             decoded=decoded,
             single_class=draft.single_class,
             reading=draft.reading,
+            files=files,
         )
         self.train.exact, self.test.exact = exact
         self._kind, self._validation, self._like = kind, validation, like

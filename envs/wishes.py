@@ -27,6 +27,7 @@ class Evaluation:
         seed: Seeds the sample of rows.
         folder: Where videos go; None: nowhere.
         warn: Called with a warning about an evaluation.
+        poll: Called between batches and between steps; raises to leave the evaluation.
     """
 
     transform: Transform
@@ -36,6 +37,7 @@ class Evaluation:
     seed: int = 0
     folder: Path | None = None
     warn: Callable[[str], None] = lambda _: None
+    poll: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..replay import Normalizer, Replay, Spec
 from .arrays import Arrays
+from .fingerprint import Fingerprint
 from .held_out import HeldOut
 from .transform import Augment, Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
@@ -334,6 +335,10 @@ class World(WorldSpec, Protocol):
         Args:
             state: The replay's `state_dict()`.
         """
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What identifies the data or the environments, as plain data; see fingerprint.py."""
 
     def close(self) -> None:
         """Close the environments, if there are any."""

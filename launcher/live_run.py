@@ -91,7 +91,11 @@ class LiveRun:
         return self._session.learner.device
 
     def save(self) -> bool:
-        """Write a checkpoint now; False if a weight was NaN or infinite, and nothing was written."""
+        """Write a checkpoint now; returns whether it was written.
+
+        Raises:
+            Diverged: If a weight is NaN or infinite, which ends the run.
+        """
         return self._supervisor.save()
 
     def __getattr__(self, name: str) -> Any:

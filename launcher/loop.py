@@ -12,7 +12,7 @@ def run(session: Session, supervisor: Supervisor) -> None:
 
     Raises:
         Diverged: If the loss becomes NaN or infinite.
-        Interrupted: After SIGINT or SIGTERM, once the run is saved.
+        Interrupted: After a signal, once the run is saved.
     """
     session.rest.end()
     with supervisor.watching():
@@ -34,6 +34,8 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
         _stop(session, supervisor)
         return
     session.begin(task)
+    if session.progress.owes == "evaluation":  # A resumed run that was interrupted in it.
+        _evaluate(session, supervisor)
     while not session.task_is_over():
         supervisor.check()  # Saves when due; stops here, where everything is consistent.
         taken = session.collect()
@@ -45,10 +47,7 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
         if session.row_due(taken):
             supervisor.write("train", session.training_row())
         if session.evaluation_due(taken):
-            row = session.evaluate()
-            supervisor.evaluated(row)
-            callbacks.evaluated(row)
-            supervisor.check()  # The evaluation may have ended the task.
+            _evaluate(session, supervisor)
         if callbacks.stopping is not None and not session.task_is_over():
             _stop(session, supervisor)
             return
@@ -63,6 +62,14 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
         _end(session, supervisor)
     elif callbacks.stopping is not None:
         _stop(session, supervisor)
+
+
+def _evaluate(session: Session, supervisor: Supervisor) -> None:
+    """Evaluate in mid-task."""
+    row = session.evaluate()
+    supervisor.evaluated(row)
+    session.callbacks.evaluated(row)
+    supervisor.check()  # The evaluation may have ended the task.
 
 
 def _begin(session: Session, supervisor: Supervisor) -> None:

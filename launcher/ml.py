@@ -11,9 +11,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..replay.errors import ConfigError, Diverged, NotSaved
+from ..replay.errors import ConfigError, Diverged, DownloadError, NotSaved
 from ..replay.shown import shown
 from .plainly import plainly
+from .settings.import_path import begin_command
 
 if TYPE_CHECKING:
     from .run import Run
@@ -86,12 +87,23 @@ ml = Launcher()
 def main(argv: list[str] | None = None) -> None:
     """The console command. It exits with 0 only for a finished run; docs/running.md lists the codes."""
     words = sys.argv[1:] if argv is None else argv
-    sys.path.insert(0, str(Path.cwd()))
+    begin_command()
     before, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
+        if argv is None:
+            _own_process()
         sys.exit(_main(words))
     finally:
         warnings.formatwarning = before
+
+
+def _own_process() -> None:
+    """Prepare the process of a console command for signals, and for readers of its output that go away."""
+    from .record.output import unbroken_streams
+    from .record.signals import Leaving
+
+    Leaving().install()
+    unbroken_streams()
 
 
 def _formatted(
@@ -125,7 +137,7 @@ def _main(words: list[str]) -> int:
         if _wants_debug(words):
             print(_user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
-        return _INPUT
+        return _FAILURE if isinstance(error, DownloadError) else _INPUT
     except Diverged as error:
         if _wants_debug(words):
             print(_user_traceback(error, whole=True), file=sys.stderr)
@@ -136,13 +148,11 @@ def _main(words: list[str]) -> int:
             print(_user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
         return _FAILURE
-    except KeyboardInterrupt:
-        _say_how_to_resume(words)
+    except KeyboardInterrupt as error:
+        _say_how_to_resume(words, error)
         return 130
     except SystemExit as error:
-        if error.code == 143:
-            _say_how_to_resume(words)
-        return error.code if isinstance(error.code, int) else _FAILURE
+        return _code_of(error, words)
     except BrokenPipeError:  # `ml models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -164,15 +174,37 @@ def _wants_debug(words: list[str]) -> bool:
         return False
 
 
-def _say_how_to_resume(words: list[str]) -> None:
+def _code_of(error: SystemExit, words: list[str]) -> int:
+    """The exit code of a command that a signal has ended, or code of the user's that called `sys.exit`."""
     from .commands import command
+    from .record.signals import SignalExit
 
+    if isinstance(error, SignalExit):
+        _say_how_to_resume(words, error)
+    elif error.code is not None and not isinstance(error.code, int):
+        print(error.code, file=sys.stderr)
+        return _FAILURE
+    elif not error.code and command(words) is None:
+        print("Code of the run called sys.exit() before the run had finished.", file=sys.stderr)
+        return _FAILURE
+    return int(error.code or 0)
+
+
+def _say_how_to_resume(words: list[str], error: KeyboardInterrupt | SystemExit) -> None:
+    from .commands import command
+    from .record.signals import SignalExit, UserInterrupt
+
+    resumable = isinstance(error, (SignalExit, UserInterrupt)) and error.resumable
     if words[:1] == ["resume"]:
         again = words
     elif command(words) is not None:  # Predictions, videos and tables start over.
         return
+    elif not resumable and "resume=true" not in words:
+        print("Interrupted; there is nothing to resume.", file=sys.stderr)
+        return
     else:
-        again = [*(word for word in words if not word.startswith("resume=")), "resume=true"]
+        once = ("resume=", "override=")  # What was overridden is in the checkpoint now.
+        again = [*(word for word in words if not word.startswith(once)), "resume=true"]
     print(f"Resume with: {shlex.join(['ml', *again])}", file=sys.stderr)
 
 

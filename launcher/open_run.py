@@ -55,10 +55,11 @@ class OpenRun:
             ConfigError, DataError, CheckpointError: For anything that cannot work.
         """
         workplace = Workplace()
-        with workplace.spell(), ExitStack() as opened:
+        with workplace.spell(), workplace.signals.caught(), ExitStack() as opened:
             plan = make_plan(settings)
             session = opened.enter_context(Session.build(plan, workplace))
-            supervisor = opened.enter_context(Supervisor(session.plan, session))
+            signals = workplace.signals
+            supervisor = opened.enter_context(Supervisor(session.plan, session, signals))
             supervisor.resume()
             opened.pop_all()  # Stays open until `close`.
         return cls(settings, session, supervisor)
@@ -260,11 +261,11 @@ class OpenRun:
         session, supervisor = self.session, self.supervisor
         with session.workplace.spell():
             session.rest.end()
+            if task == 1 and not expected:
+                session.scoring.add_task_il()
             with supervisor.watching():
                 if expected:
                     session.fill(task)
-                elif task == 1:
-                    session.scoring.add_task_il()
                 learn_task(task, session, supervisor)
             session.rest.begin()
 

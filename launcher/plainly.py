@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -26,13 +27,15 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
 
     Raises:
         ConfigError: Naming the preset, if there is one.
-        KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM.
+        UserInterrupt, SignalExit: After a signal.
     """
     from .process import left_as_found
-    from .record.signals import Interrupted
+    from .record.signals import Interrupted, SignalExit, UserInterrupt
+    from .settings.import_path import importing_nothing_from
 
     try:
-        with left_as_found():  # Imports add warning filters.
+        # Imports add warning filters.
+        with left_as_found(), importing_nothing_from(settings.load):
             return work()
     except ConfigError as error:
         if settings.preset is not None and settings.preset not in str(error):
@@ -41,10 +44,12 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
             raise
         raise error.with_traceback(None) from None
     except Interrupted as error:
-        print("Continue it with the same call and resume=true.", file=sys.stderr)
-        if error.signum == 2:
-            raise KeyboardInterrupt from None
-        raise SystemExit(128 + error.signum) from None
+        if error.resumable:
+            print("Continue it with the same call and resume=true.", file=sys.stderr)
+        by_user = error.signum == signal.SIGINT
+        stopped = UserInterrupt() if by_user else SignalExit(128 + error.signum)
+        stopped.resumable = error.resumable
+        raise stopped from None
 
 
 def _concerns_code_of_the_user(error: BaseException | None) -> bool:

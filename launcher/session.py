@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
 
+from ..envs.fingerprint import is_whole
 from ..envs.world import World
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
@@ -20,6 +21,7 @@ from .last_predictions import LastPredictions
 from .learn.actor import Actor
 from .learn.callbacks import build_callbacks
 from .learn.evaluate import Evaluator
+from .learn.finite import bad_statistics
 from .learn.measures import build_measures, build_watched
 from .learn.rest import Rest
 from .learn.scoring import Scoring
@@ -30,7 +32,15 @@ from .record.log import Log, Row
 from .record.offline import check_path
 from .record.pictures import build_pictures
 from .record.progress import Progress
-from .record.resumption import changed_settings, parts_to_restart, saved_device
+from .record.resumption import (
+    MODULES,
+    Changes,
+    config_text,
+    other_data,
+    parts_to_restart,
+    refusal,
+    saved_device,
+)
 from .record.spared import Spared
 from .record.spec_state import spec_state
 from .record.state import load_object_state, object_state
@@ -66,12 +76,14 @@ class Session:
         callbacks: The user's objects that are called while it learns.
         plain: Turns stored observations into the model's inputs, without augmentation.
         first_step: The step at which this process began or resumed the run.
+        earlier: The settings that were other ones until a resumption, as `config_text` takes them.
     """
 
     def __init__(self, parts: Assembly, workplace: Workplace, path: Path, opened: ExitStack):
         plan, world, learner, replay = parts.plan, parts.world, parts.learner, parts.replay
         self.plan, self.world, self.learner, self.replay = plan, world, learner, replay
         self.progress, self.log, self.first_step = Progress(), Log(), 0
+        self.earlier: list[dict[str, Any]] = []
         self.own, self.own_tasks, self.path = parts.own, len(world.tasks), path
         self.workplace, self.rest = workplace, Rest(learner, parts.own, world.normalizer)
         self.schedule = schedule = build_schedule(plan, world)
@@ -81,7 +93,8 @@ class Session:
         observe, as_stored = parts.plain.observe, parts.plain.as_stored
         self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
         predictions = LastPredictions(world.spec, told=world.told) if _draws(plan, world) else None
-        evaluate = _evaluator(parts, path, self.console, predictions)
+        poll = workplace.signals.poll
+        evaluate = _evaluator(parts, path, self.console, predictions, poll)
         self.scoring = Scoring(
             world,
             learner,
@@ -107,6 +120,7 @@ class Session:
             predictions=predictions,
         )
         self._opened = opened
+        self._other_data: list[str] = []
         # What a resumed run needs from its checkpoint once the current task's data is passed again.
         self._awaited: dict[str, Any] | None = None
 
@@ -189,11 +203,12 @@ class Session:
         """The means of what was logged since the last row; empty if nothing was.
 
         Raises:
-            Diverged: If a loss was NaN or infinite.
+            Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
-        self.learner.check_losses()
-        values = {**self.log.take(), **self.world.episode_metrics(self.progress.newest_task)}
+        logged = self.log.take()
+        self.check_finite(logged)
+        values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
         if not values:
             return {}
         lr = {} if self.learner.lr is None else {"lr": self.learner.lr}
@@ -206,19 +221,36 @@ class Session:
         return due and not self.task_is_over()
 
     def evaluate(self) -> Row:
-        """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one."""
-        return self.scoring.in_task()
+        """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one.
+
+        Raises:
+            Diverged: If something is NaN or infinite, a metric included.
+            Left: If a signal came meanwhile. A run that is saved then owes the evaluation.
+        """
+        self.check_finite(closely=True)
+        self.progress.owes = "evaluation"
+        row = self.scoring.in_task()
+        self.progress.owes = ""
+        return row
 
     def final_row(self) -> Row:
         """Evaluate a run that ends before its time; returns a row of eval.csv, or an empty one."""
         return self.scoring.at_stop()
 
     def end(self, task: int) -> Row:
-        """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one."""
-        # First: strategies consolidate the weights with which the task ends.
-        self.scoring.choose_weights()
-        if self.schedule.borders or task == len(self.world.tasks) - 1:
-            self.learner.end_task(self.replay)
+        """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one.
+
+        Raises:
+            Diverged: If something is NaN or infinite, a metric included.
+            Left: If a signal came meanwhile. A run that is saved then owes the scores.
+        """
+        if self.progress.owes != "scores":
+            # First: strategies consolidate the weights with which the task ends.
+            self.scoring.choose_weights()
+            if self.schedule.borders or task == len(self.world.tasks) - 1:
+                self.learner.end_task(self.replay)
+            self.check_finite(closely=True)
+            self.progress.owes = "scores"
         row = self.scoring.end_task()
         self.progress.end_task()
         return row
@@ -246,6 +278,7 @@ class Session:
             "settings": dict(self.plan.values),
             "objects": list(self.plan.objects),
             "given": sorted(self.plan.given - that_count("incidental")),
+            "earlier": self.earlier,
             "name": self.world.name,
             **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),
@@ -255,9 +288,21 @@ class Session:
         """The user's module as its finished run has it, by its own names: with averaged weights."""
         return self.rest.weights()
 
-    def is_finite(self) -> bool:
-        """Whether every trained weight is finite: a diverged model must not displace a good checkpoint."""
-        return self.learner.is_finite()
+    def check_finite(
+        self, row: Mapping[str, float] | None = None, *, closely: bool = False
+    ) -> None:
+        """Check that nothing has become NaN or infinite: such a model must not displace a good checkpoint.
+
+        Args:
+            row: What was logged since the last row.
+            closely: Also check averages, waiting gradients, and the optimisers' states.
+
+        Raises:
+            Diverged: Naming what is not finite.
+        """
+        self.learner.check(row, closely=closely)
+        if (found := bad_statistics(self.world.normalizer)) is not None:
+            raise self.learner.diverged(found)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the checkpoint left off, and report what is different now.
@@ -268,27 +313,31 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
-        changed = changed_settings(state["settings"], self.plan.values)
+        changes = self._check_changes(state)
         for known in state.get("later", ()):
             self.world.growing().expect(known)
             self.grow()
             self._awaited = {"replay": state["replay"], "random": state["random"]}
         progress = self.progress
         progress.load_state_dict(state["progress"])
-        restarted = parts_to_restart(changed)
+        restarted = parts_to_restart(state["settings"], self.plan)
         before, now = saved_device(state), self.learner.device
         with moving(before, now) as move:
             self.learner.load_state_dict(state["learner"], but=restarted)
             load_object_state(self._augmentation, state["augmentation"])
-        if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changed.keys():
+        # Only now: weights that do not fit say more than the names of two classes.
+        if (error := refusal(changes.refused(), [])) is not None:
+            raise error
+        if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changes.roots:
             # The optimiser loaded the previous values with its state.
             self.learner.reset_hyperparameters()
         self.console.note(f"Resumed at step {progress.step}.")
-        for key, (was, wanted) in changed.items():
-            self.console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
+        self._say_changes(changes, state)
         self._load_world(state)
         self.log.load_state_dict(state["log"])
         self.callbacks.load_state_dict(state.get("callbacks", {}))
+        if progress.owes == "scores" and not self.task_is_over():
+            progress.owes = ""  # The task has been made longer, and will end again.
         # After everything that may draw random numbers while it is restored.
         if not set_random_state(state["random"], now):
             move.restarted.insert(0, "what models draw on their device")
@@ -298,6 +347,37 @@ class Session:
                 f"cannot be continued across the two and start over ({', '.join(move.restarted)})."
             )
         self.first_step = progress.step
+
+    def _check_changes(self, state: dict[str, Any]) -> Changes:
+        """Compare the settings and the data with those of a checkpoint.
+
+        Raises:
+            ConfigError: For what must not change, unless `override` names it. Modules are checked later.
+        """
+        words = other_data(state, self.world, self.replay)
+        same = words == [] and is_whole(self.world.fingerprint)
+        changes = Changes(state["settings"], self.plan, same_data=same)
+        found, wrong = changes.refused(), None if changes.allows_data else words
+        if wrong or any(change.root not in MODULES for change in found):
+            error = refusal(found, wrong or [])
+            assert error is not None
+            raise error
+        self._other_data = words or []
+        return changes
+
+    def _say_changes(self, changes: Changes, state: dict[str, Any]) -> None:
+        """Tell what is different now, and note what config.yaml then has to say."""
+        for line in (*changes, *(f"data: {words}" for words in self._other_data)):
+            self.console.problem(f"Changed since the checkpoint: {line}")
+        self.earlier = list(state.get("earlier", ()))
+        if used := {change.key: change.was for change in changes}:
+            self.earlier.append({"step": self.progress.step, "used": used})
+        for change in changes.without_effect:
+            if change.root in self.plan.given:
+                self.console.problem(
+                    f"`{change.key}` has no effect on a resumed run, which began with {change.was}."
+                )
+            self.plan = self.plan.decided(**{change.root: change.was})
 
     def _load_world(self, state: dict[str, Any]) -> None:
         """Restore the world and the replay, in the middle of a task or between two."""
@@ -383,6 +463,10 @@ class Session:
         """
         self.learner.strategies.check_fresh()
 
+    def config_text(self) -> str:
+        """The text of config.yaml: what the run uses, and what it used before it was resumed."""
+        return config_text(self.plan, self.earlier)
+
     def newest_loss(self) -> Tensor | float | None:
         """The last loss since the newest row, on the run's device."""
         return self.log.last("loss")
@@ -394,7 +478,11 @@ def _draws(plan: Plan, world: World) -> bool:
 
 
 def _evaluator(
-    parts: Assembly, path: Path, console: Console, predictions: LastPredictions | None
+    parts: Assembly,
+    path: Path,
+    console: Console,
+    predictions: LastPredictions | None,
+    poll: Callable[[], None],
 ) -> Evaluator:
     """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
@@ -412,6 +500,7 @@ def _evaluator(
         folder=path / "videos",
         draw=draw,
         show=console.evaluating,
+        poll=poll,
         own=own,
         by_itself=by_itself,
         watch=predictions,

@@ -18,16 +18,17 @@ def train(settings: Settings) -> Run:
     Raises:
         ConfigError: Before any training, for anything that cannot work.
         Diverged: If the loss becomes NaN or infinite.
-        Interrupted: After SIGINT or SIGTERM, once the run is saved.
+        Interrupted: After a signal, once the run is saved.
     """
     workplace = Workplace()  # Restores the caller's random streams, threads, ... afterwards.
-    with workplace.spell():
+    with workplace.spell(), workplace.signals.caught():
         plan = make_plan(settings)
         with (
             Session.build(plan, workplace) as session,
-            Supervisor(session.plan, session) as supervisor,
+            Supervisor(session.plan, session, workplace.signals) as supervisor,
         ):
             supervisor.resume()  # If asked to, and if there is a checkpoint.
+            workplace.signals.note_only()
             run(session, supervisor)
             supervisor.finish()
     return OpenRun(settings, session, supervisor).result()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, ConfigError, DataError, Diverged, NotSaved
+from .errors import CheckpointError, ConfigError, DataError, Diverged, DownloadError, NotSaved
 from .lazy import lazily
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Diverged",
+    "DownloadError",
     "Epochs",
     "LazyColumn",
     "Memory",

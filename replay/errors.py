@@ -1,4 +1,4 @@
-"""The errors that bad input raises, each before any training starts."""
+"""The errors that bad input raises, each before any training starts, and that of a run that diverged."""
 
 from .shown import shown
 
@@ -18,12 +18,34 @@ class DataError(ConfigError):
     """The data cannot be found, read, or learnt from."""
 
 
+class DownloadError(DataError):
+    """A data set was downloaded, but what came is not it; the console's exit code is 1."""
+
+
 class CheckpointError(ConfigError):
     """A checkpoint is damaged, foreign, or does not fit the model."""
 
 
 class Diverged(_Printed, RuntimeError):
-    """The loss became NaN or infinite; the last good checkpoint was kept."""
+    """Something in a run became NaN or infinite; the last good checkpoint was kept.
+
+    Attributes:
+        step: The run's step, as in train.csv; None: not known.
+        tensor: What was found first: the name of a parameter, a buffer, a logged loss or a metric; None:
+            not known.
+        lr: The learning rate of the last update; None before the first, or if the model updates itself.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int | None = None,
+        tensor: str | None = None,
+        lr: float | None = None,
+    ):
+        super().__init__(message)
+        self.step, self.tensor, self.lr = step, tensor, lr
 
 
 class NotSaved(_Printed, RuntimeError):

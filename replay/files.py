@@ -98,7 +98,7 @@ def open_appending(path: Path, *, newline: str | None = None) -> TextIO:
     return os.fdopen(descriptor, "a", newline=newline, encoding="utf-8")
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file of a found folder to read its bytes; links are not followed, and a FIFO is not waited for.
 
     Raises:

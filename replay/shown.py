@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_SHORTEST = 4  # Characters; shorter secrets are in every other word.
+_SHORTEST = 6  # Characters; shorter texts are part of unrelated words.
 # Control characters but for tab and line feed; lone surrogates, which stand for any byte; and what changes
 # the direction in which a line is read.
 _CONTROLS = re.compile(
@@ -31,11 +31,16 @@ def shown(text: str, *, line: bool = False) -> str:
     return text.replace("\n", "\\n").replace("\t", "\\t") if line else text
 
 
+def holds_secret(text: str) -> bool:
+    """Whether a text holds one of this process's known secrets."""
+    return any(secret in text for secret in _HIDDEN)
+
+
 def hide(secret: str, instead: str) -> None:
     """Let `shown` write something else where a secret of this process appears.
 
     Args:
-        secret: Shorter ones than four characters are not hidden: they appear in unrelated words.
+        secret: Texts of fewer than six characters are not hidden: they are part of unrelated words.
         instead: Where it comes from: `${oc.env:TOKEN}`.
     """
     if len(secret) >= _SHORTEST:

@@ -258,7 +258,9 @@ def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path
     if inference is None:
         return None
     return sources.open_dataset(
-        lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
+        lambda **given: construct(part, given, {}, setting="dataset"),
+        part,
+        {**inference, **arguments},
         name=data_name(part),
         data_dir=data_dir,
     )

@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ...agents.policy.raw_observations import takes_raw
+from ...envs.fingerprint import differences
 from ...envs.interface import Interface
 from ...envs.reading import Reading
 from ...envs.running import RunningStatistics, normalizing
@@ -362,12 +363,11 @@ class Loaded:
         """
         if self._data_read is None:
             read = build_data(self._saved.plan_of_data())
-            known = self._state.get("fingerprint")
-            if known is not None and read.fingerprint != known:
+            known = self._state.get("data")
+            if known is not None and (words := differences(known, read.fingerprint)):
                 raise DataError(
-                    f"{read.name} is not what the run in {self.path} learnt from: it has changed since, or "
-                    "is different data of the same name. To evaluate on it anyway, give it explicitly: "
-                    "run.evaluate(dataset=...)."
+                    f"{read.name} is not what the run in {self.path} learnt from: {'; '.join(words)}. To "
+                    "evaluate on it anyway, give it explicitly: run.evaluate(dataset=...)."
                 )
             self._data_read = read
         return self._data_read

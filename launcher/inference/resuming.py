@@ -23,6 +23,7 @@ from ..settings.trust import known_object, saved_argument
 from .run_directory import find_run
 
 _LENGTHS = ("epochs", "train_steps")
+_OF_THE_CALL = ("resume", "override")  # Words of one call, which the next one must not repeat.
 
 
 def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
@@ -34,7 +35,7 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
     path = find_run(path)
     path = path.parent.parent if (path / "manifest.json").exists() else path
     saved = _saved(path)
-    given = compose([*words, "resume=true"], {})
+    given = compose(["resume=true", *words] if "resume=force" not in words else words, {})
     _refuse_finished(path, given, saved, words)
     values, state = dict(given.values), _state(path)
     asked = state.get("given")
@@ -42,7 +43,7 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
         asked = [key for key, value in saved.items() if value not in (None, values.get(key))]
     names = [_path_of(word) for word in words]
     for key, value in saved.items():
-        if key in values:
+        if key in values and key not in _OF_THE_CALL:
             parts = [name[1] for name in names if name[0] == key and name[1:]]
             values[key] = _laid_over(value, given.values[key], whole=[key] in names, parts=parts)
     values["path"], values["trust"] = str(path.absolute()), trust

@@ -51,6 +51,7 @@ class Evaluator:
         folder: Where videos are saved.
         draw: Called with the model and the step at every evaluation, to draw pictures.
         show: Called with the number of rows or episodes done, their total, and what is counted.
+        poll: Called between batches of rows and steps of episodes; raises to leave the evaluation.
         own: The metrics that `metrics=` names.
         by_itself: The module's own evaluation, in place of all metrics of its predictions.
         watch: Sees the predictions of whole evaluations, to draw them.
@@ -68,6 +69,7 @@ class Evaluator:
         folder: Path | None = None,
         draw: Callable[[nn.Module, int], object] | None = None,
         show: Callable[[int, int, str], None] = lambda *_: None,
+        poll: Callable[[], None] = lambda: None,
         own: OwnMetrics | None = None,
         by_itself: OwnEvaluation | None = None,
         watch: Watch | None = None,
@@ -76,7 +78,14 @@ class Evaluator:
         self.by_itself, self._watch = by_itself, watch
         self.policy = Scored(learner, transform, told=world.told, own=own, by_itself=by_itself)
         self.how = Evaluation(
-            transform, learner.device, episodes, rows, seed, folder, warn=warn_caller
+            transform,
+            learner.device,
+            episodes,
+            rows,
+            seed,
+            folder,
+            warn=warn_caller,
+            poll=poll,
         )
 
     @property

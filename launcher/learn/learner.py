@@ -25,6 +25,7 @@ from ..record.log import Log, as_floats
 from ..record.state import Constructed, attribute_state, load_attribute_state
 from ..record.state.growth import begin_again, begin_task, grown, layout, moved_along
 from ..record.state.weights import load_weights
+from .finite import Finiteness, Found, bad_loss, word_for
 from .meeting import Meetings
 from .own_optimizer import OwnOptimizers
 from .schedulers import Scheduler
@@ -61,6 +62,7 @@ class Learner:
     Attributes:
         loss: What `loss=` named; None: the usual loss.
         updates: Turns losses into new weights.
+        finiteness: Finds weights, and what trains them, that are NaN or infinite.
         unreached: Warns of parameters that no loss reaches.
         unmoved: Reports a module that should have updated itself, and did not.
         steps: Learning steps so far.
@@ -106,6 +108,8 @@ class Learner:
         )
         self.scheduler, self.average = scheduler, average
         self.parameters = parameters = self.updates.parameters
+        self.finiteness = Finiteness(self.updates)
+        self._finite_until = 0  # The last learning step at which everything was finite.
         # A reference cycle would keep a dropped run's memory until Python's cycle collector runs, which
         # tens of runs may precede.
         changed = WeakMethod(self._changed)
@@ -157,6 +161,8 @@ class Learner:
         self.steps += 1
         if not self.unmoved.begun:
             self.unmoved.begin()
+            self.finiteness.begin()
+            self._finite_until = self.steps - 1
         own = self.own
         if own is not None:
             own.stepped = False
@@ -214,23 +220,54 @@ class Learner:
         """Check the losses since the last check.
 
         Raises:
-            Diverged: Naming the first step whose loss was not finite.
+            Diverged: Naming the first step whose loss was not finite, and the first weight that is not.
         """
         losses, self._unchecked = self._unchecked, []
         values = as_floats([loss for _, loss in losses])
         for (step, _), value in zip(losses, values, strict=True):
             if not math.isfinite(value):
-                word = "NaN" if math.isnan(value) else "infinite"
-                raise Diverged(f"The loss became {word} at learning step {step}.")
+                what = f"The loss became {word_for(value)} at learning step {step}{self._at_lr}"
+                if (found := self.finiteness.first(closely=True)) is None:
+                    raise Diverged(
+                        f"{what}; all weights and buffers are finite.", tensor="loss", lr=self.lr
+                    )
+                raise Diverged(f"{what}: {found}.", tensor=found.name, lr=self.lr)
+
+    def check(self, row: Mapping[str, float] | None = None, *, closely: bool = False) -> None:
+        """Check that losses, weights and buffers are finite; on a GPU, waits for it.
+
+        Args:
+            row: What was logged since the last row.
+            closely: Also check averages, waiting gradients, and the optimisers' states.
+
+        Raises:
+            Diverged: Naming the first that is not.
+        """
+        self.check_losses()
+        found = self.finiteness.first(closely=closely)
+        if found is None and row is not None:
+            found = bad_loss(row)
+        if found is not None:
+            raise self.diverged(found)
+        self._finite_until = self.steps
+
+    def diverged(self, found: Found) -> Diverged:
+        """The error for what is not finite at this step."""
+        first, last = self._finite_until + 1, self.steps
+        when = f"in learning steps {first} to {last}"
+        if first >= last:
+            when = f"at learning step {last}"
+        what = f"The {found.what} `{found.name}` became {found.word} {when}{self._at_lr}."
+        return Diverged(what, tensor=found.name, lr=self.lr)
+
+    @property
+    def _at_lr(self) -> str:
+        return "" if self.lr is None else f" (lr={self.lr:.3g})"
 
     def flush(self, replay: Replay) -> None:
         """Update by the gradients left over from a task's last learning steps."""
         if self.updates.flush():
             self.strategies.after_flush(replay)
-
-    def is_finite(self) -> bool:
-        """Whether all trained weights are finite: a gradient can ruin them before the loss shows it."""
-        return self.updates.is_finite()
 
     def evaluated(self, metrics: dict[str, float], *, validation: bool = False) -> None:
         """Pass metrics to a scheduler that waits for them (ReduceLROnPlateau).

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...envs.world import World
-from ...replay import Replay
+from ...replay import Diverged, Replay
 from ..assembly.schedule import Schedule
 from ..metrics.scores import by_task, mean_over_tasks, score, transfer
 from ..record.log import Row
 from ..record.progress import Progress
 from .evaluate import Evaluator
+from .finite import FiniteMetrics
 from .learner import Learner
 from .stopping import EarlyStopping, Watched
 
@@ -42,6 +43,7 @@ class Scoring:
     ):
         self.world, self.learner, self.replay = world, learner, replay
         self.schedule, self.progress, self.evaluate = schedule, progress, evaluate
+        self._metrics = FiniteMetrics()
         self._stopping = EarlyStopping(
             world,
             learner,
@@ -70,6 +72,7 @@ class Scoring:
         tasks = range(max(seen, *(task + 1 for task in learnt)))
         scores = self.evaluate(tasks, step=progress.step, validation=validation)
         self.world.go_on(progress.task, self.replay)
+        self._check(range(seen), scores)
         if progress.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self._stopping.look(progress, mean_over_tasks([scores[task] for task in learnt]))
         if progress.stopped and not validation:  # `end_task` evaluates the same at this step.
@@ -97,6 +100,7 @@ class Scoring:
         progress, tasks = self.progress, len(self.world.tasks)
         last = progress.task == tasks - 1
         scores = self.evaluate(self._tasks_to_score(), step=progress.step, whole=last)
+        self._check(range(progress.task + 1), scores)
         unknown = [math.nan] * (tasks - len(scores))
         progress.matrix.append([*map(score, scores), *unknown])
         if "task_il_accuracy" in scores[0]:
@@ -122,6 +126,19 @@ class Scoring:
             more = self.transfer(returns="return" in scores[0])
         row = self._row(scores, more=more)
         return {} if progress.metrics == before else row
+
+    def _check(self, tasks: range, scores: Sequence[Mapping[str, float]]) -> None:
+        """Check that the metrics of these tasks are finite.
+
+        Raises:
+            Diverged: Naming the first that is not.
+        """
+        found, lr = self._metrics.first(tasks, scores), self.learner.lr
+        if found is not None:
+            at = f"the evaluation at step {self.progress.step}"
+            at += "" if lr is None else f" (lr={lr:.3g})"
+            what = f"The metric `{found.name}` became {found.word} in {at}"
+            raise Diverged(f"{what}; all weights are finite.", tensor=found.name, lr=lr)
 
     def transfer(self, *, returns: bool) -> dict[str, float]:
         """Forgetting, transfer and similar metrics of the tasks learnt so far.

@@ -174,13 +174,16 @@ class Updates:
             return None
         return float(self.optimizer.param_groups[0]["lr"] if self._lr is None else self._lr)
 
-    def is_finite(self) -> bool:
-        """Whether all trained weights are finite: a gradient can ruin them before the loss shows it."""
-        self.parameters.look()
-        named = self.parameters.named.values()
-        finite = [torch.isfinite(p).all() for p in named if p.requires_grad]
-        # A single answer for all: the device is waited for at each one.
-        return not finite or bool(torch.stack(finite).all())
+    @property
+    def waiting(self) -> bool:
+        """Whether gradients wait for an update."""
+        return self._pending > 0
+
+    def optimizers(self) -> list[Optimizer]:
+        """The optimiser that steps now, and those that the module holds."""
+        held = [] if self.own is None else list(self.own.found.values())
+        now = [] if self.optimizer is None else [self.optimizer]
+        return list({id(each): each for each in now + held}.values())
 
     def reset_hyperparameters(self) -> None:
         """Give the optimiser this run's options instead of those of a loaded state."""

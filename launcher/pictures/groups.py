@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics import METRICS, PLACES, score_names
 from ...replay.files import read_text
+from ..metrics import METRICS, PLACES, score_names
 from ..settings.plain_yaml import load_foreign
 from ..settings.schema import that_count
 from .style import Curve, series

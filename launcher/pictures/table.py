@@ -15,7 +15,6 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-
 from ...envs.arrow import table_suffix
 from ...replay.errors import ConfigError
 from ...replay.files import read_text

@@ -1,9 +1,11 @@
-"""What the user sees during a run."""
+"""What the user sees during a run. A console that fails does not end it."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from ...replay.shown import shown as printable
 from ..metrics import METRICS, better, score_names
+from .output import to_nowhere, write_error
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -35,14 +38,20 @@ class Console:
         self._values: list[str] = []  # On the live line.
         self._redrawn = 0.0
         self._rate = _Rate()
+        self._failed = False
         if enabled:
             from rich.console import Console as RichConsole
 
-            self._console = RichConsole(highlight=False)
+            class Unbroken(RichConsole):
+                def on_broken_pipe(self) -> None:  # Rich itself would end the process.
+                    raise
+
+            self._console = Unbroken(highlight=False)
 
     def problem(self, text: str) -> None:
-        """Show a line that the user must see: to stderr if the console is silent."""
-        self._print(text) if self.enabled else print(printable(text), file=sys.stderr)
+        """Show a line that the user must see: to stderr if the console is silent, or fails."""
+        if not self.enabled or not self._print(text):
+            write_error(printable(text))
 
     def note(self, text: str) -> None:
         if self.enabled:
@@ -93,10 +102,11 @@ class Console:
             self._redraw([f"evaluating {done:,}/{total:,} {what}", *self._values])
 
     def _redraw(self, values: list[str], **more: Any) -> None:
-        if self._bar is None:
-            self._bar = _bar(self._console, self.total)
-        self._bar.update(self._bar.task_ids[0], shown=values, **more)
-        self._bar.refresh()
+        with self._spared():
+            if self._bar is None:
+                self._bar = _bar(self._console, self.total)
+            self._bar.update(self._bar.task_ids[0], shown=values, **more)
+            self._bar.refresh()
         self._redrawn = time.monotonic()
 
     def evaluated(self, at: Progress) -> None:
@@ -136,9 +146,10 @@ class Console:
             self._print(f"  {name:<8}  {each}   mean {write(sum(seen) / len(seen))}")
 
     def finished(self, at: Progress, path: Path, *, seconds: float, steps: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=at.step)
-            self._bar.refresh()
+        with self._spared():
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=at.step)
+                self._bar.refresh()
         self.stop()
         if not self.enabled:
             return
@@ -151,7 +162,8 @@ class Console:
     def stop(self) -> None:
         """Stop redrawing the live line, which stays visible."""
         if self._bar is not None:
-            self._bar.stop()
+            with self._spared():
+                self._bar.stop()
             self._bar = None
 
     def _in_words(self, metrics: dict[str, float]) -> str:
@@ -165,9 +177,25 @@ class Console:
         shown = [f"{name} {_short(metrics[name])}" for name in names if name not in hidden]
         return "  ".join(shown) + more
 
-    def _print(self, text: str, *, markup: bool = False) -> None:
+    def _print(self, text: str, *, markup: bool = False) -> bool:
+        """Print a line; False if that failed."""
         console = self._bar.console if self._bar is not None else self._console
-        console.print(printable(text), markup=markup, soft_wrap=True)
+        with self._spared():
+            console.print(printable(text), markup=markup, soft_wrap=True)
+            return True
+        return False
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Runs the block; the first error of the terminal, pipe or file is reported, and none is raised."""
+        try:
+            yield
+        except OSError as error:
+            to_nowhere(sys.stdout, error)
+            if not self._failed:
+                self._failed = True
+                reason = error.strerror or error
+                write_error(f"The output cannot be written any more ({reason}). The run continues.")
 
 
 class _Rate:

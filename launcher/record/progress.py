@@ -24,6 +24,8 @@ class Progress:
         stopped: Whether this task was ended early.
         best: The best score of this task, or None.
         waited: Number of evaluations since.
+        owes: What a signal has cut short at this step, and is done again after a resume: "evaluation" in
+            mid-task, or "scores" of a task that the learner has ended; empty: nothing.
         best_state: The learner's state at the best score, if the task ends by restoring it.
         matrix: Row i: the score on each task after learning task i; NaN where it was not evaluated.
         task_il: The same with the task known, if that differs; else empty.
@@ -38,6 +40,7 @@ class Progress:
     stopped: bool = False
     best: float | None = None
     waited: int = 0
+    owes: str = ""
     best_state: dict[str, Any] | None = None
     matrix: list[list[float]] = field(default_factory=list)
     task_il: list[list[float]] = field(default_factory=list)
@@ -75,11 +78,11 @@ class Progress:
         return {"step": self.step, "epoch": epoch, "task": self.newest_task}
 
     def begin_task(self) -> None:
-        self.begun, self.stopped, self.task_step = True, False, 0
+        self.begun, self.stopped, self.task_step, self.owes = True, False, 0, ""
         self.forget_best()
 
     def end_task(self) -> None:
-        self.task, self.begun = self.task + 1, False
+        self.task, self.begun, self.owes = self.task + 1, False, ""
         self.forget_best()
 
     def widen(self, tasks: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ...replay import NotSaved
 from ..settings.plan import Plan
@@ -37,7 +38,9 @@ class Saving:
         self.checkpoints, self.step = Checkpoints(session.path / "checkpoints"), 0
         self._every, self._patience = plan.save_every, plan.save_patience
         self._session, self._journal = session, journal
-        self._write = Spared(self._save, "A checkpoint could not be written", self._report)
+        # Functions, not methods: a reference cycle would keep the memory of a dropped run.
+        report = partial(_report, session, self.checkpoints)
+        self._write = Spared(_save, "A checkpoint could not be written", report)
         self._tried_at, self._tried_step = time.monotonic(), 0
         self._pause, self._took = _SAVE_SECONDS, 0.0  # Seconds.
 
@@ -61,20 +64,17 @@ class Saving:
         """Write a checkpoint.
 
         Returns:
-            False if nothing was written, and it was said why: a weight is NaN or infinite, or the system
-            refuses.
+            False if the system refused, and it was said why.
+
+        Raises:
+            Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
         """
         self._tried_at, self._tried_step = time.monotonic(), self._session.progress.step
         # Until it is written: the state refers to the weights, which averaged ones replace at rest.
         with self._session.awake():
-            if not self._session.is_finite():
-                at = self._session.progress.step
-                self._session.console.problem(
-                    f"Not saved at step {at}: a weight is NaN or infinite."
-                )
-                return False
+            self._session.check_finite(closely=True)
             began = time.monotonic()
-            saved = self._write()
+            saved = self._write(self._session, self._journal, self.checkpoints)
         self._tried_at = time.monotonic()
         self._took = self._tried_at - began
         self._pause = max(_SAVE_SECONDS, self._took / _SAVING_SHARE)
@@ -105,14 +105,20 @@ class Saving:
 
     def last_good(self) -> str:
         """Where the newest checkpoint is, as a sentence."""
-        kept = self.checkpoints.numbered()
-        return f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
+        return _last_good(self.checkpoints)
 
-    def _save(self) -> None:
-        self._journal.sync()
-        state = {**self._session.state_dict(), "journal": self._journal.state_dict()}
-        self.checkpoints.save(state, model=self._session.model_state())
 
-    def _report(self, text: str) -> None:
-        at = self._session.progress.step
-        self._session.console.problem(f"Step {at}: {text}. {self.last_good()} The run goes on.")
+def _save(session: Supervised, journal: Journal, checkpoints: Checkpoints) -> None:
+    journal.sync()
+    state = {**session.state_dict(), "journal": journal.state_dict()}
+    checkpoints.save(state, model=session.model_state())
+
+
+def _report(session: Supervised, checkpoints: Checkpoints, text: str) -> None:
+    at = session.progress.step
+    session.console.problem(f"Step {at}: {text}. {_last_good(checkpoints)} The run goes on.")
+
+
+def _last_good(checkpoints: Checkpoints) -> str:
+    kept = checkpoints.numbered()
+    return f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."

@@ -1,12 +1,20 @@
-"""SIGINT and SIGTERM: noted while a step runs, and acted on between two steps."""
+"""SIGINT, SIGTERM and SIGHUP: noted while a run learns, and acted on where everything is consistent."""
 
 from __future__ import annotations
 
+import atexit
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+CAUGHT = tuple(
+    number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := vars(signal).get(name))
+)
+# How long Python's exit waits for a run in a daemon thread to finish its step and save, in seconds.
+_PATIENCE_S = 60.0
 
 
 class Interrupted(BaseException):
@@ -16,46 +24,165 @@ class Interrupted(BaseException):
 
     Args:
         signum: Number of the signal, which the message names.
-        saved: Whether a checkpoint was written.
+        saved: Whether everything that was learnt is in a checkpoint.
+        resumable: Whether there is a checkpoint to resume from.
     """
 
-    def __init__(self, signum: int, *, saved: bool):
+    def __init__(self, signum: int, *, saved: bool, resumable: bool = False):
         super().__init__(signal.Signals(signum).name)
-        self.signum, self.saved = signum, saved
+        self.signum, self.saved, self.resumable = signum, saved, resumable or saved
+
+
+class Left(BaseException):
+    """A signal came during an evaluation, which is left; what it has computed so far is discarded."""
+
+
+class UserInterrupt(KeyboardInterrupt):
+    """The KeyboardInterrupt of a run; `resumable` says whether there is a checkpoint to resume from."""
+
+    resumable = False
+
+
+class SignalExit(SystemExit):
+    """The SystemExit of a run; `resumable` says whether there is a checkpoint to resume from."""
+
+    resumable = False
 
 
 class Signals:
-    """Notes the first SIGINT or SIGTERM, so that a run can stop where everything is consistent.
+    """Notes the first signal, so that a run can stop where everything is consistent.
+
+    While a run is built, nothing is learnt yet, and the first signal raises `Interrupted` at once. From
+    `note_only` on it is only noted: SIGTERM and SIGHUP however often, SIGINT once.
 
     Attributes:
-        received: Number of the signal that came; None: none did.
+        received: Number of the first signal that came; None: none did.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._interrupts = 0  # How often SIGINT came.
+        self._at_once = self._acted = False
+        self._depth = 0
+        self._in_thread = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
         """Runs the block with our handlers installed, then restores the previous ones.
 
-        Python allows handlers in the main thread only. In other threads, signals act as before.
+        Signals that the process ignores stay ignored, as `nohup` wants it. Python allows handlers in the main
+        thread only. A run in another thread is stopped when the main thread ends by a KeyboardInterrupt and,
+        in a daemon thread, when the program ends. A signal that came too late to be acted on is sent
+        again at the end, to the previous handler.
 
         Raises:
-            KeyboardInterrupt: At a second signal, wherever the block is.
+            Interrupted: At the first signal, unless signals are only noted.
+            UserInterrupt: At the second SIGINT, wherever the block is.
         """
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
         # The type is that of typeshed's `signal.signal`.
         previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                previous[signum] = signal.signal(signum, self._receive)
+        self._at_once, self._acted, self._depth = True, False, 1
+        self._in_thread = threading.current_thread() is not threading.main_thread()
+        if self._in_thread:
+            _IN_THREADS[self] = threading.current_thread()
+        else:
+            for signum in CAUGHT:
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    previous[signum] = signal.signal(signum, self._receive)
         try:
             yield
         finally:
+            self._depth = 0
+            _IN_THREADS.pop(self, None)
             for caught, handler in previous.items():
+                if self._acted and isinstance(handler, Leaving):
+                    handler.begun = True
                 # None: a C library installed it, and Python cannot reinstall it.
                 signal.signal(caught, signal.SIG_DFL if handler is None else handler)
+        if self.received is not None and not self._acted and previous:
+            signal.raise_signal(self.received)
+
+    def note_only(self) -> None:
+        """From now on, until `caught` ends, only note signals: there is something to save."""
+        self._at_once = False
+
+    def arrived(self) -> int | None:
+        """The signal to act on now; None: there is none."""
+        if self._in_thread and self.received is None and _main_thread_was_interrupted():
+            self.received = signal.SIGINT
+        return self.received
+
+    def poll(self) -> None:
+        """Call between the batches of an evaluation, which can be left at any of them.
+
+        Raises:
+            Left: If a signal came.
+        """
+        if self._depth and self.arrived() is not None:
+            raise Left
+
+    def interrupted(self, *, saved: bool, resumable: bool) -> Interrupted:
+        """The exception with which the run acts on the signal."""
+        assert self.received is not None
+        self._acted = True
+        return Interrupted(self.received, saved=saved, resumable=resumable)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt  # A second request: do not wait for the step to end.
-        self.received = signum
+        if signum == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                self._acted = True
+                raise UserInterrupt  # Do not wait for the step to end.
+        if self.received is None:
+            self.received = signum
+            if self._at_once:
+                raise self.interrupted(saved=False, resumable=False)
+
+
+class Leaving:
+    """Signal handler of a console command: ends it at the first signal, and ignores what follows.
+
+    Attributes:
+        begun: Whether the command is ending.
+    """
+
+    begun = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.begun:
+            return
+        self.begun = True
+        if signum == signal.SIGINT:
+            raise UserInterrupt
+        raise SignalExit(128 + signum)
+
+    def install(self) -> None:
+        """Handle every signal that the process does not ignore."""
+        for signum in CAUGHT:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, self)
+
+
+def _main_thread_was_interrupted() -> bool:
+    """Whether the main thread has ended by a KeyboardInterrupt, and Python waits for the other threads."""
+    last = vars(sys).get("last_value")  # The exception that ended it.
+    return not threading.main_thread().is_alive() and isinstance(last, KeyboardInterrupt)
+
+
+_IN_THREADS: dict[Signals, threading.Thread] = {}
+
+
+@atexit.register
+def _end_daemons() -> None:
+    """Stop the runs in daemon threads, which Python would freeze wherever they are."""
+    for signals, thread in list(_IN_THREADS.items()):
+        if thread.daemon:
+            signals.received = signals.received or signal.SIGTERM
+            thread.join(_PATIENCE_S)

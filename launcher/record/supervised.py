@@ -52,11 +52,14 @@ class Supervised(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
 
-    def is_finite(self) -> bool:
-        """Whether every trained weight is finite, so that the state is worth saving."""
+    def check_finite(self, *, closely: bool = False) -> None:
+        """Raise Diverged if a weight, or what trains it, is not finite: then it is not worth saving."""
 
     def check_fresh(self) -> None:
         """Refuse strategies that another run has used already."""
+
+    def config_text(self) -> str:
+        """The text of config.yaml: what the run uses, and what it used before it was resumed."""
 
     def newest_loss(self) -> Tensor | float | None:
         """The loss for the live line, on any device; None: nothing was learnt since the last row."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import ConfigError, Diverged
+from ...replay import CheckpointError, ConfigError, Diverged
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .directory import RunDirectory
+from .divergence import divergence_behind, with_advice
 from .log import CSV, Journal, Row, Writer
+from .output import write_error
+from .read_back import ReadBack
 from .saving import Saving
-from .signals import Interrupted, Signals
+from .signals import Interrupted, Left, Signals, UserInterrupt
 from .spared import Spared
 from .supervised import Supervised
 from .trackers import Tracker, missing
@@ -30,6 +32,7 @@ class Supervisor:
     Args:
         plan: Says how often to save, where rows go, and whether to resume.
         session: The run to supervise.
+        signals: Those that ask the run to stop; None: caught only while it learns.
 
     Attributes:
         status: "open", "waiting" for the data of a later task, or the final status, as in `status.json`.
@@ -43,12 +46,12 @@ class Supervisor:
         ConfigError: If the directory cannot be written, or another run is writing there.
     """
 
-    def __init__(self, plan: Plan, session: Supervised):
+    def __init__(self, plan: Plan, session: Supervised, signals: Signals | None = None):
         self.plan, self.session, self.status = plan, session, "open"
-        self._signals = Signals()
+        self._signals = Signals() if signals is None else signals
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
-            self.directory = RunDirectory(session.path, resume=plan.resume)
+            self.directory = RunDirectory(session.path, resume=bool(plan.resume))
             opened.callback(self.directory.close)
             self.journal = _journal(plan, session, self._signals)
             opened.callback(self.journal.close)
@@ -62,12 +65,16 @@ class Supervisor:
         self._config = Spared(
             self.directory.write_config, "config.yaml could not be written", self.console.problem
         )
-        self._status = Spared(self.directory.status, "status.json could not be written", _warn)
+        self._status = Spared(
+            self.directory.status, "status.json could not be written", write_error
+        )
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
         self.stopped_by: str | None = None
+        self._described = False  # Whether config.yaml says what this process uses.
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
         self._shown = 0.0
+        self._saved_place: tuple[object, ...] | None = None  # `_place` when the newest was written.
         self._task_began, self._seconds = time.monotonic(), 0.0
 
     def __enter__(self) -> Supervisor:
@@ -87,14 +94,21 @@ class Supervisor:
             self.directory.resume = False
             self.session.check_fresh()
             return
+        rows = self._read_back(state)
         self.session.load_state_dict(state)
         self.journal.expect(self.session.num_tasks)
-        self.journal.load_state_dict(state["journal"])
+        self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
         self.saving.resumed()
 
     def _newest_state(self) -> dict[str, Any] | None:
         state, problems = self.checkpoints.newest()
+        if state is None and problems and self.plan.resume != "force":
+            found = "\n".join(f"  {problem}" for problem in problems)
+            raise CheckpointError(
+                f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
+                "that run moved aside: resume=force. To continue it, restore one of them."
+            )
         for problem in problems:
             self.console.problem(f"Skipped: {problem}")
         if state is None:
@@ -102,6 +116,27 @@ class Supervisor:
                 f"No checkpoint to resume from in {self.session.path} yet: starting from scratch."
             )
         return state
+
+    def _read_back(self, state: dict[str, Any]) -> ReadBack | None:
+        """Compare the CSV files with a checkpoint; None: the run wrote none, or writes none now.
+
+        Raises:
+            CheckpointError: If they have lost rows, unless `override` says to go on without those.
+        """
+        if "csv" not in self.plan.loggers or "csv" not in state["settings"].get("loggers", ()):
+            return None
+        rows = ReadBack(self.session.path, state["journal"], state["progress"]["step"])
+        if not rows.problems:
+            return rows
+        found = "; ".join(rows.problems)
+        if "csv" not in (self.plan.override or ()):
+            raise CheckpointError(
+                f"The rows in {self.session.path} are not those that its checkpoint at step "
+                f"{state['progress']['step']:,} continues: {found}. Restore the file, or add override=[csv] "
+                "to continue with the rows that are there."
+            )
+        self.console.problem(f"Continued without the rows that are lost: {found}.")
+        return rows
 
     # ------------------------------------------------------------------------- while it learns
 
@@ -111,40 +146,62 @@ class Supervisor:
 
         Raises:
             Diverged: The block's, with the newest checkpoint and what to try added.
-            Interrupted: The block's, from `check`.
+            Interrupted: After a signal, once the run is saved.
         """
         # Time that the caller spent before does not count.
         began = self._task_began = time.monotonic()
-        try:
-            with self._signals.caught():
+        with self._recording_its_end():
+            try:
                 yield
                 self.start()
+            except Left:  # In an evaluation, which the state that is saved now owes.
+                pass
+            self._stop_if_asked()
+        self._seconds += time.monotonic() - began
+        self.console.stop()
+
+    @contextmanager
+    def _recording_its_end(self) -> Iterator[None]:
+        """Runs the block with signals noted; whatever ends it becomes the run's final status."""
+        try:
+            with self._signals.caught():
+                self._signals.note_only()
+                yield
         except Diverged as error:
-            self._end("diverged", reason=str(error))
-            raise Diverged(
-                f"{error} {self.saving.last_good()} Try a smaller lr, or clip_grad=1."
-            ) from None
+            raise self._diverged(error) from None
         except Exception as error:
+            # Actions of NaN, for example, which an environment or a distribution refuses.
+            if (behind := divergence_behind(error, self.session)) is not None:
+                raise self._diverged(behind) from error
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
-            self.status = "interrupted"  # `check` has written it to status.json.
+            self._end("interrupted", reason=str(error))
             self.console.stop()
             outcome = f"saved to {self.session.path}" if error.saved else "not saved"
             self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
             raise
-        except BaseException as error:  # A second signal, or SystemExit from the user's code.
+        except UserInterrupt as error:
+            self._end("interrupted", reason="SIGINT, twice")
+            error.resumable = self._resumable
+            raise
+        except BaseException as error:  # KeyboardInterrupt or SystemExit from the user's code.
             self._end("interrupted", reason=type(error).__name__)
             raise
-        self._seconds += time.monotonic() - began
-        self.console.stop()
+
+    def _diverged(self, error: Diverged) -> Diverged:
+        """End the run as diverged; returns the error with the step, and what to do, added."""
+        self._end("diverged", reason=str(error), tensor=error.tensor, lr=error.lr)
+        return with_advice(error, self.saving.last_good(), step=self.progress.step)
 
     def start(self) -> None:
         """Write the first files, after the first step: a run that fails before leaves no traces."""
         if self.directory.started:
             return
         aside = self.directory.start()
-        self._config(self.plan.yaml())
+        # A resumed run that has nothing left to learn leaves the settings as they were used.
+        if not self.directory.resume:
+            self._describe()
         if aside is not None:
             self.console.note(f"The earlier run in {self.directory.path} was moved to {aside}.")
         self._write_status("running")
@@ -156,10 +213,17 @@ class Supervisor:
         """Call after each step, before its rows are written."""
         if not self.directory.started:
             self.start()
+        if not self._described:
+            self._describe()
         now = time.monotonic()
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
             self.console.update(self.progress, self.session.newest_loss())
+
+    def _describe(self) -> None:
+        """Write config.yaml."""
+        self._described = True  # If it cannot be written, the next checkpoint tries again.
+        self._config(self.session.config_text())
 
     def check(self) -> None:
         """Call between two steps: saves if a checkpoint is due, and stops if a signal came.
@@ -168,15 +232,35 @@ class Supervisor:
             Interrupted: After a signal, once the run is saved.
             NotSaved: After `save_patience` checkpoints that could not be written.
         """
+        self._stop_if_asked()
         if not self.directory.started:
             return  # Nothing is learnt yet, so nothing is lost.
-        if (signum := self._signals.received) is not None:
-            saved = self.save()
-            self._write_status("interrupted")
-            raise Interrupted(signum, saved=saved)
         if self.saving.due():
             self.save()
             self.saving.check()
+
+    def _stop_if_asked(self) -> None:
+        """Save the run as it is and raise `Interrupted`, if a signal came."""
+        if self._signals.arrived() is None:
+            return
+        saved = False
+        if self.directory.started:
+            # Saving the same state again would push out an older checkpoint. A run that a callback has
+            # stopped was saved before its last rows, which a resumed run writes again.
+            kept = self._saved_place == self._place or self.stopped_by is not None
+            saved = kept or self.save()
+        raise self._signals.interrupted(saved=saved, resumable=self._resumable)
+
+    @property
+    def _place(self) -> tuple[object, ...]:
+        at = self.progress
+        return at.step, at.task, at.begun, at.stopped, at.owes
+
+    @property
+    def _resumable(self) -> bool:
+        """Whether `resume=true` finds a checkpoint of this run."""
+        ours = self.directory.started or self.directory.resume
+        return ours and bool(self.checkpoints.numbered())
 
     def write(self, mode: str, row: Row) -> None:
         """Write a row, unless it is empty.
@@ -217,7 +301,7 @@ class Supervisor:
             NotSaved: After `save_patience` checkpoints that could not be written.
         """
         # After a signal, `check` saves: twice the same would push out an older checkpoint.
-        if self.saving.due_after_task() and self._signals.received is None:
+        if self.saving.due_after_task() and self._signals.arrived() is None:
             self.save(at_end=self.session.finished)
             self.saving.check()
         self._task_began = time.monotonic()
@@ -230,16 +314,20 @@ class Supervisor:
             at_end: Whether to try again, up to `save_patience` times: there is no later one.
 
         Returns:
-            False if nothing was written: a weight was NaN or infinite, or the system refused.
+            False if the system refused.
+
+        Raises:
+            Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
         """
         if self._config.in_a_row:
-            self._config(self.plan.yaml())
+            self._describe()
         saved = (
-            self.saving.save_at_end(lambda: self._signals.received is not None)
+            self.saving.save_at_end(lambda: self._signals.arrived() is not None)
             if at_end
             else self.saving.save()
         )
         if saved:
+            self._saved_place = self._place
             self._write_status("running")
         return saved
 
@@ -267,23 +355,32 @@ class Supervisor:
             self._wait()
             return
         steps = progress.step - session.first_step
-        with kept_randomness():  # Later tasks must see the random streams as if nothing was drawn.
+        # Later tasks must see the random streams as if nothing was drawn.
+        with kept_randomness(), self._recording_its_end():
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
+            self._draw()
+            self.journal.close()  # A tracker may take minutes, or be interrupted.
+            self._stop_if_asked()
             if self.stopped_by is None:
                 self._end("finished")
             else:
                 self._end("stopped", reason=self.stopped_by)
                 at = f"step {progress.step:,}; resume=true continues the run"
                 console.note(f"Stopped by {self.stopped_by} at {at}.")
-            if self.plan.plot:
-                draw = Spared(session.report.draw_run, "No pictures of the run", console.problem)
-                parameters = self.tasks[-1].get("parameters") if self.tasks else None
-                draw(self.journal.history, progress, parameters=parameters)
-                draw_predictions = session.report.draw_predictions
-                Spared(draw_predictions, "No pictures of the predictions", console.problem)()
-            self.journal.close()  # Only now: a tracker may take minutes, or be interrupted.
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
+
+    def _draw(self) -> None:
+        """Draw the plots of a run at its end, unless a signal comes."""
+        report, problem = self.session.report, self.console.problem
+        self._stop_if_asked()
+        if self.plan.plot:
+            draw = Spared(report.draw_run, "No pictures of the run", problem)
+            parameters = self.tasks[-1].get("parameters") if self.tasks else None
+            draw(self.journal.history, self.progress, parameters=parameters)
+            self._stop_if_asked()
+            Spared(report.draw_predictions, "No pictures of the predictions", problem)()
+            self._stop_if_asked()
 
     def _wait(self) -> None:
         """Pause a resumed run in the middle of a task whose data has not arrived yet."""
@@ -314,9 +411,13 @@ class Supervisor:
         if self.closed:
             return
         self.closed = True
-        if self.status == "open":
-            if save and self.directory.started and self.progress.step > self.saving.step:
+        behind = self.directory.started and self.progress.step > self.saving.step
+        if self.status == "open" and save and behind:
+            try:
                 self.save()
+            except Diverged as error:  # Nobody is there to catch it.
+                self.console.problem(str(self._diverged(error)))
+        if self.status == "open":
             self._end("interrupted", reason=reason)
         self._opened.close()
         self._claimed = self._newest()
@@ -376,10 +477,6 @@ class Supervisor:
         )
 
 
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
     """A journal with the writers that `loggers=` names; each opens its file at its first row."""
     path, tasks = session.path, session.num_tasks
@@ -391,7 +488,7 @@ def _journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
         elif name not in lacking:
             writers.append(
                 Tracker(
-                    name, path, dict(plan.values), interrupted=lambda: signals.received is not None
+                    name, path, dict(plan.values), interrupted=lambda: signals.arrived() is not None
                 )
             )
     return Journal(writers, session.console.problem)

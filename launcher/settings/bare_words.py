@@ -134,7 +134,7 @@ def _named(word: str) -> str | None:
 
 
 def _is_bool(name: str | None) -> bool:
-    return name in schema() and schema()[name].kind == "bool"
+    return name in schema() and schema()[name].kind.startswith("bool")
 
 
 def _setting(key: str) -> str | None:

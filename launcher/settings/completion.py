@@ -71,8 +71,8 @@ def _values(key: str) -> list[str]:
     setting = schema().get(key)
     if setting is None:
         return []
-    if setting.kind == "bool":
-        return ["true", "false"]
+    if setting.kind.startswith("bool"):
+        return ["true", "false", *setting.kind.split()[2:]]
     if setting.kind.startswith("one of"):
         return setting.kind.split()[2:]
     if setting.kind.startswith("list of"):

@@ -11,8 +11,8 @@ from .dotted import flatten
 from .object_names import name_of
 from .schema import schema
 
-
 _MOST_VALUES = 1_000_000
+_NESTED = (list, tuple, dict)
 
 
 def flatten_keywords(
@@ -67,13 +67,13 @@ def _repeats(keyword: str, value: object) -> str | None:
     inside: set[int] = set()
 
     def size(part: object) -> int:
-        if not isinstance(part, (list, tuple, dict)):
+        if not isinstance(part, _NESTED):
             return 1
         if id(part) in inside:
             raise RecursionError
         if id(part) not in sizes:
             inside.add(id(part))
-            items = part.values() if isinstance(part, dict) else part
+            items = part.values() if isinstance(part, Mapping) else part
             sizes[id(part)] = len(part) + sum(map(size, items))
             inside.discard(id(part))
         return sizes[id(part)]
@@ -94,12 +94,12 @@ def _shares(value: object) -> bool:
     rest = [value]
     while rest:
         part = rest.pop()
-        if not isinstance(part, (list, tuple, dict)):
+        if not isinstance(part, _NESTED):
             continue
         if id(part) in seen and len(part):
             return True
         seen.add(id(part))
-        rest += part.values() if isinstance(part, dict) else part
+        rest += part.values() if isinstance(part, Mapping) else part
     return False
 
 

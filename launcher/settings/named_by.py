@@ -57,7 +57,7 @@ def refused(settings: Settings, key: str) -> list[str]:
     if isinstance(value, list):
         value = settings.live.get(key, value)
     for item in value if isinstance(value, (list, tuple)) else [value]:
-        target, arguments = split_target(item if isinstance(item, dict) else None)
+        target, arguments = split_target(item if type(item) is dict else None)
         for argument, given in arguments.items():
             at = f"{key}.{argument}" if item is value else key
             given = settings.live.get(f"{key}.{argument}", given) if item is value else given

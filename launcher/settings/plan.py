@@ -151,7 +151,8 @@ class Plan:
     # Runs
     experiment: str
     path: str | None
-    resume: bool
+    resume: bool | str
+    override: list[str] | None
     trust: bool
     load: str | None
     save_every: int | None

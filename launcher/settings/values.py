@@ -6,6 +6,7 @@ from typing import Any
 
 from ...replay.suggestions import did_you_mean
 from .foreign import answer
+from .override import check_override
 from .schema import schema
 from .settings import Settings
 
@@ -50,6 +51,9 @@ def check_values(settings: Settings, mistakes: list[str]) -> None:
                 near = did_you_mean(str(node[last]), setting.kind.split()[2:])
             place = settings.place(f"{key}._target_" if setting.names_object else key)
             mistakes.append(f"{place}{key}={_shown(node[last])}: expected {setting.kind}.{near}")
+    names = settings.values["override"]
+    if names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        settings.values["override"] = check_override(names, mistakes)
 
 
 def _says_number(value: object) -> bool:
@@ -80,7 +84,9 @@ def _convert(value: object, kind: str) -> Any:
         if rest and not _within(value, rest):
             raise ValueError
         return value
-    if word == "bool":
+    if word == "bool," and value == rest[-1]:  # bool, or force
+        return value
+    if word in ("bool", "bool,"):
         if isinstance(value, float) or str(value).lower() not in _BOOLS:
             raise TypeError
         return _BOOLS[str(value).lower()]

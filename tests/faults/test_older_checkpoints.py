@@ -61,7 +61,8 @@ CASES: dict[str, dict[str, Any]] = {
         **{"frame_stack": 2, "nstep": 3, "replay.prioritized": True, "capacity": 60},
         **{"train_steps": 90, "seed_steps": 20, "batch_size": 8, "learn_every": 2},
         **{"eval_episodes": 1, "normalize_obs": True, "time_limit": 20},
-        "model.explore_steps": 10_000,  # The default then.
+        "model.explore_steps": 10_000,  # The default of 0.4.0, where it was no argument.
+        "override": ["model.explore_steps"],
     },
 }
 

@@ -905,12 +905,17 @@ def test_one_flipped_bit_anywhere_is_noticed() -> None:
         file.write_bytes(whole)
 
 
-def test_when_every_checkpoint_is_damaged_the_run_is_moved_aside_and_begun_afresh(
+@pytest.mark.row(7)
+def test_when_every_checkpoint_is_damaged_the_run_is_moved_aside_and_begun_afresh_if_forced(
     reference: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupted(9, "crash", model=Net, path="run")
     _flip(Path("run/checkpoints/000001"))
-    run = ml(model=Net, path="run", resume=True, **SHORT | {"progress": True})
+    files = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    with pytest.raises(CheckpointError, match=r"(?s)000001 is damaged.*resume=force"):
+        ml(model=Net, path="run", resume=True, **SHORT)
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == files
+    run = ml(model=Net, path="run", resume="force", **SHORT | {"progress": True})
     said = printed(capsys)
     assert "000001 is damaged" in said
     assert "starting from scratch" in said
@@ -998,9 +1003,9 @@ def test_unchanged_settings_are_not_mentioned(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "settings",
     [
-        {"batch_size": 512},
-        {"batch_size": 128},
-        {"batch_size": 16},
+        {"batch_size": 512, "override": "batch_size"},
+        {"batch_size": 128, "override": "batch_size"},
+        {"batch_size": 16, "override": "batch_size"},
         {"optim": "SGD", "lr": 0.1},
         {"ema": 0.999},  # Of the weights there are, not of those before they were loaded.
         {"clip_grad": 0.1},
@@ -1011,7 +1016,7 @@ def test_unchanged_settings_are_not_mentioned(capsys: pytest.CaptureFixture[str]
         {"epochs": 1},
         {"train_steps": 10},
         {"precision": "bf16"},
-        {"seed": 5},
+        {"seed": 5, "override": ["seed"]},
         {"loggers": []},
     ],
     ids=lambda settings: ",".join(settings),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -10,7 +14,6 @@ import yaml
 import antelope
 from antelope import ml
 from antelope.launcher.ml import _main
-from antelope.launcher.record import trackers
 from antelope.launcher.settings.compose import compose
 from antelope.launcher.settings.secrets import is_secret, may_be_secret
 from antelope.replay import ConfigError
@@ -56,8 +59,10 @@ def check_nothing_holds_them(*texts: str) -> None:
 def test_row_46_a_secret_reaches_the_model_and_no_file(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = []
-    monkeypatch.setattr(trackers, "Tracker", lambda *arguments: told.append(arguments) or Quiet())
+    told: list[object] = []
+    wandb: Any = ModuleType("wandb")
+    wandb.init = lambda **named: told.append(named) or MagicMock()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
     run = ml(*WORDS, loggers=["csv", "wandb"], render_model=True, **QUIET)
     assert run.agent.used == [SECRET, PLAIN]
     assert told
@@ -74,21 +79,6 @@ def test_row_46_a_secret_reaches_the_model_and_no_file(
     check_nothing_holds_them(*capfd.readouterr())
     assert _main(["--cfg", "job", *WORDS]) == 0
     check_nothing_holds_them(*capfd.readouterr())
-
-
-class Quiet:
-    """A tracker that keeps nothing."""
-
-    name = "quiet"
-
-    def write(self, row: object) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *arguments, **named: None
 
 
 @pytest.mark.row(46)
@@ -133,7 +123,15 @@ def test_row_46_numbers_and_choices_are_written_as_they_were_used(
 
 @pytest.mark.row(46)
 def test_row_46_names_that_say_secret() -> None:
-    for name in ("token", "hf_token", "api_key", "apiKey", "password", "DB_PASSWORD", "client_secret"):
+    for name in (
+        "token",
+        "hf_token",
+        "api_key",
+        "apiKey",
+        "password",
+        "DB_PASSWORD",
+        "client_secret",
+    ):
         assert is_secret(name)
         assert may_be_secret(name)
     for name in ("pad_token", "obs_key", "tokens", "monkey", "keys", "num_tokens", "key_dim"):

@@ -24,6 +24,7 @@ class Session:
         self.events, self.taken = events, taken
         self.task = self.collected = 0
         self.replay = self.log = None
+        self.progress = SimpleNamespace(owes="")
         self.own_tasks, self.callbacks = 2, Callbacks({})
         self.rest = SimpleNamespace(
             end=lambda: events.append("wake"), begin=lambda: events.append("rest")

@@ -20,7 +20,7 @@ from antelope.launcher.process import Workplace
 from antelope.launcher.session import Session
 from antelope.launcher.settings.compose import compose
 from antelope.launcher.settings.plan import make_plan
-from antelope.replay import ConfigError
+from antelope.replay import ConfigError, Diverged
 
 # 40 rows of 4 classes, of which a fifth is held out: 32 to learn from, 4 batches per epoch.
 DATA = (np.random.default_rng(0).normal(size=(40, 3)).astype("float32"), np.arange(40) % 4)
@@ -208,10 +208,11 @@ def test_a_state_of_another_sequence_is_refused() -> None:
 
 def test_a_ruined_model_is_not_finite() -> None:
     with built() as session:
-        assert session.is_finite()
+        session.check_finite(closely=True)
         with torch.no_grad():
             session.own.layer.bias.fill_(torch.nan)  # type: ignore[union-attr, operator]
-        assert not session.is_finite()
+        with pytest.raises(Diverged, match=r"weight `layer\.bias` became NaN"):
+            session.check_finite()
 
 
 def test_what_was_opened_is_closed_when_something_cannot_be_built(

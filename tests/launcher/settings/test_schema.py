@@ -7,13 +7,15 @@ import pytest
 from antelope.launcher.settings.schema import PARTS, schema, that_count
 
 PLACES = {"data", "environments", "optimiser", "sequence", "incidental", "circumstances"}
+PLACES |= {"fixed", "kept", "start"}  # What a resumed run may change.
 
 
 def test_a_line_says_where_its_setting_counts() -> None:
     setting = schema()["lr_decay_epochs"]
     assert setting.kind == "int >= 1"
     assert setting.counts == {"data", "optimiser"}
-    assert schema()["batch_size"].counts == frozenset()
+    assert schema()["accumulate"].counts == {"optimiser"}
+    assert schema()["train_steps"].counts == frozenset()
 
 
 def test_every_place_is_a_known_one() -> None:

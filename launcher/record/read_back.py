@@ -1,0 +1,162 @@
+"""Checks train.csv and eval.csv against the checkpoint that a run continues from.
+
+A checkpoint counts the rows that were written before it. What follows them in a file is written again, and is
+cut off, whatever it is. Rows before it that are missing or damaged are named.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from ...replay.files import replacing
+
+MODES = ("train", "eval")
+_DAMAGED = (
+    ".damaged"  # What a file is renamed to if its run goes on without the rows that it has lost.
+)
+
+
+class ReadBack:
+    """A run's CSV files, compared with a checkpoint. Nothing is changed until `mend`.
+
+    Args:
+        folder: The run directory.
+        counts: Rows of each mode up to the checkpoint.
+        step: That of the checkpoint: no row before it has a higher one.
+
+    Attributes:
+        problems: What is wrong with each file that lacks rows, beginning with its name.
+    """
+
+    def __init__(self, folder: Path, counts: Mapping[str, int], step: int):
+        self.files = [
+            _File(folder / f"{mode}.csv", mode, int(counts.get(mode, 0)), step) for mode in MODES
+        ]
+
+    @property
+    def problems(self) -> list[str]:
+        return [file.problem for file in self.files if file.problem is not None]
+
+    def mend(self) -> dict[str, int]:
+        """Cut off what follows the checkpoint's rows; keep the sound rows of files that lack some.
+
+        Returns:
+            The number of rows in each file.
+
+        Raises:
+            OSError: If a file cannot be written.
+        """
+        for file in self.files:
+            file.mend()
+        return {file.mode: file.rows for file in self.files}
+
+
+class _File:
+    """One file.
+
+    Attributes:
+        rows: Sound rows up to the checkpoint.
+        end: The number of bytes up to the last of them, if none before it is damaged.
+    """
+
+    def __init__(self, path: Path, mode: str, count: int, step: int):
+        self.path, self.mode, self._count, self._step = path, mode, count, step
+        self.rows, self.end, self.problem = 0, 0, None
+        if count == 0:
+            return
+        try:
+            with open(path, "rb") as file:
+                self._read(file)
+        except FileNotFoundError:
+            self.problem = f"{path.name} is missing"
+        except OSError as error:
+            self.problem = f"{path.name} cannot be read ({error.strerror or error})"
+        if self.problem is None and self.rows < count:
+            self.problem = f"{path.name} holds {self.rows:,} of the {count:,} rows"
+
+    def _read(self, file: BinaryIO) -> None:
+        checked = _Checked(self.mode, self._step)
+        for number, record in enumerate(_records(file), 1):
+            if (problem := checked.wrong(record)) is not None:
+                self.problem = f"{self.path.name}: line {number} {problem}"
+                return
+            self.end += len(record)
+            if number > 1:
+                self.rows += 1
+            if self.rows == self._count:
+                return
+
+    def mend(self) -> None:
+        if not os.path.lexists(self.path):
+            return
+        if self.problem is None:
+            if self._count:
+                os.truncate(self.path, self.end)
+            return
+        with replacing(self.path, "wb") as kept, open(self.path, "rb") as file:
+            self.rows, checked = 0, _Checked(self.mode, self._step)
+            for number, record in enumerate(_records(file), 1):
+                if checked.wrong(record) is None:
+                    kept.write(record)
+                    self.rows += number > 1
+                elif number == 1:
+                    break  # Without names of its columns, numbers mean nothing.
+            # Not deleted: somebody may want to mend it by hand.
+            os.replace(self.path, self.path.with_name(self.path.name + _DAMAGED))
+        if self.rows == 0:
+            self.path.unlink()
+
+
+class _Checked:
+    """The lines of a file, which are checked one after another."""
+
+    def __init__(self, mode: str, step: int):
+        self._mode, self._last = mode, step
+        self._names: list[str] = []
+        self._newest = 0
+
+    def wrong(self, record: bytes) -> str | None:
+        """What is wrong with the next line; None: nothing."""
+        if b"\0" in record:
+            return "holds bytes of zero"
+        if not record.endswith(b"\n"):
+            return "is incomplete"
+        try:
+            values = next(csv.reader([record.decode()]), [])
+        except UnicodeDecodeError:
+            return "is not UTF-8"
+        except csv.Error as error:
+            return f"is not CSV ({error})"
+        if not self._names:
+            if "mode" not in values or "step" not in values:
+                return "does not name the columns"
+            self._names = values
+            return None
+        row = dict(zip(self._names, values, strict=False))
+        if len(values) != len(self._names) or row["mode"] != self._mode:
+            return "is not a row"
+        try:
+            step = int(row.pop("step"))
+            [float(value) for name, value in row.items() if value and name != "mode"]
+        except ValueError:
+            return "holds something that is not a number"
+        if not self._newest <= step <= self._last:
+            return f"is out of place (step {step:,})"
+        self._newest = step
+        return None
+
+
+def _records(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, joined where a quoted name holds a line break."""
+    held = b""
+    for line in file:
+        held += line
+        if held.count(b'"') % 2 == 0:
+            yield held
+            held = b""
+    if held:
+        yield held
