@@ -19,7 +19,13 @@ from ..settings.plan import Plan, make_plan
 from ..settings.schema import PARTS, schema
 from ..settings.secrets import still_hidden, unsaved_secrets
 from ..settings.settings import Settings
-from ..settings.trust import known_arguments, known_object, saved_argument
+from ..settings.trust import (
+    known_arguments,
+    known_object,
+    known_value,
+    saved_argument,
+    unknown_to_hub,
+)
 
 MODULES = ("model", *PARTS)
 """Settings that say what the model is made of."""
@@ -152,6 +158,8 @@ class SavedSettings:
                         f'in {key}={{"_target_": ..., "{argument}": ...}}.'
                     )
             elif not self._trust:
+                if isinstance(item, str) and not known_value(item, key, argument):
+                    raise self._unnamed(path, item)
                 value[argument] = known_arguments(item, refused)
 
     def _said(self, key: str) -> bool:
@@ -235,6 +243,8 @@ class SavedSettings:
         if isinstance(value, list):
             return [self._known_data(item, key) for item in value]
         name, arguments = split_target(value)
+        if on_hub(name) is not None and (unknown := unknown_to_hub(arguments)):
+            raise self._unnamed(f"{key}.{unknown[0]}", str(arguments[unknown[0]]))
         if (
             folder_of(name) is not None
             or table_file_of(name) is not None

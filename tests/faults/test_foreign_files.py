@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +157,66 @@ def test_row_38_a_file_here_does_not_shadow_a_librarys_name() -> None:
         (run.path / "config.yaml").write_text(text.replace(name, other))
         _main(["resume", str(run.path), "train_steps=2"])
         assert not Path("ran").exists()
+
+
+NAMED: dict[str, Any] = {
+    "model": {"_target_": "os.system", "command": "touch ran"},
+    "a file": {"_target_": "evil.py:Net"},
+    "a class here": {"_target_": "Net"},
+    "an argument": {
+        "_target_": "antelope.agents.blocks.mlp.MLP",
+        "activation": {"_target_": "os.system"},
+    },
+    "optim": {"_target_": "evil.SGD"},
+    "scheduler": {"_target_": "evil.f"},
+    "loss": {"_target_": "os.system"},
+    "aug": ["evil.Net"],
+    "strategy": ["evil.Net"],
+    "callbacks": [
+        {"_target_": "antelope.launcher.settings.imports.member", "module": "evil", "name": "f"}
+    ],
+    "dataset": {"_target_": "hf:pandas", "data_files": "evil.pkl"},
+    "test_dataset": {"_target_": "torchvision.datasets.lsun.LSUN", "root": "."},
+    "path": "../elsewhere",
+    "trust": True,
+}
+
+
+@pytest.mark.row(38)
+def test_row_38_a_run_folder_runs_no_code(capsys: pytest.CaptureFixture[str]) -> None:
+    ml("path=kept", "model=MLP", "save_every=1", *QUIET)
+    for what, value in NAMED.items():
+        key = what if what in ("path", "trust") or " " not in what else "model"
+        changed = {key: value, **({"model": NAMED["model"]} if key == "trust" else {})}
+        shutil.rmtree("run", ignore_errors=True)
+        shutil.copytree("kept", "run")
+        rewrite(Path("run"), changed)
+        for verb in (["resume", "run", "train_steps=2"], ["eval", "run"], ["table", "."]):
+            code = _main(verb)
+            said = capsys.readouterr().err
+            assert not Path("ran").exists(), (what, verb)
+            assert not Path("../elsewhere").exists()
+            assert "Traceback" not in said
+            if verb[0] == "resume" and key != "path":
+                assert code == 2, (what, said)
+
+
+def rewrite(run: Path, changed: dict[str, Any]) -> None:
+    """Write other settings into a run folder, as an attacker would: with hashes that are right."""
+    config = run / "config.yaml"
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **changed}))
+    status = run / "status.json"
+    status.write_text(status.read_text().replace("finished", "interrupted"))
+    for checkpoint in (run / "checkpoints").iterdir():
+        state, manifest = checkpoint / "state.json", checkpoint / "manifest.json"
+        held = json.loads(state.read_text())
+        held["state"]["settings"] |= changed
+        state.write_text(json.dumps(held))
+        found = json.loads(manifest.read_text())
+        found["sha256"]["state.json"] = hashlib.sha256(state.read_bytes()).hexdigest()
+        if "size" in found:
+            found["size"]["state.json"] = state.stat().st_size
+        manifest.write_text(json.dumps(found))
 
 
 @pytest.mark.row(38)
