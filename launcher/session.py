@@ -35,6 +35,7 @@ from .record.progress import Progress
 from .record.resumption import (
     MODULES,
     Changes,
+    accept_data,
     config_text,
     other_data,
     parts_to_restart,
@@ -43,8 +44,9 @@ from .record.resumption import (
 )
 from .record.spared import Spared
 from .record.spec_state import spec_state
-from .record.state import load_object_state, object_state
+from .record.state import check_object, load_object_state, object_state
 from .record.trackers import missing
+from .record.validation import check_parts, check_structure
 from .report import Report
 from .settings.plan import Plan
 from .settings.schema import that_count
@@ -206,7 +208,7 @@ class Session:
             Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
-        logged = self.log.take()
+        logged = self.log.take(finite=self.learner.left_out is not None)
         self.check_finite(logged)
         values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
         if not values:
@@ -313,7 +315,11 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
+        check_structure(state)
         changes = self._check_changes(state)
+        self._check(state)
+        if self._other_data:
+            state = accept_data(state, self.replay)
         for known in state.get("later", ()):
             self.world.growing().expect(known)
             self.grow()
@@ -348,6 +354,17 @@ class Session:
             )
         self.first_step = progress.step
 
+    def _check(self, state: dict[str, Any]) -> None:
+        """Check a state of any origin against what this session would save, before it uses any of it.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        here: dict[str, Any] = self.world.state_dict(None, pack=lambda _: None)
+        tasks = len(self.world.tasks) + len(state.get("later", ()))
+        check_parts(state, here, tasks=tasks)
+        check_object(self._augmentation, state["augmentation"])
+
     def _check_changes(self, state: dict[str, Any]) -> Changes:
         """Compare the settings and the data with those of a checkpoint.
 
@@ -369,6 +386,8 @@ class Session:
         """Tell what is different now, and note what config.yaml then has to say."""
         for line in (*changes, *(f"data: {words}" for words in self._other_data)):
             self.console.problem(f"Changed since the checkpoint: {line}")
+        for name in changes.needless:
+            self.console.note(f"override={name}: `{name}` is as it was in the checkpoint.")
         self.earlier = list(state.get("earlier", ()))
         if used := {change.key: change.was for change in changes}:
             self.earlier.append({"step": self.progress.step, "used": used})
@@ -454,6 +473,21 @@ class Session:
     def num_tasks(self) -> int:
         """Number of tasks, those added later included."""
         return len(self.world.tasks)
+
+    def roll_back(self, state: dict[str, Any]) -> None:
+        """Return what learns to its state in a checkpoint of the same task, while steps and data go on.
+
+        Raises:
+            CheckpointError: If it is of an earlier task.
+        """
+        with moving(saved_device(state), self.learner.device):
+            self.learner.roll_back(state["learner"])
+        if (normalizer := self.world.normalizer) is not None and state["normalizer"] is not None:
+            normalizer.load_state_dict(state["normalizer"])
+        if self.actor is not None:
+            self.actor.state = None  # A recurrent model's, which the weights made.
+        self.progress.owes = ""
+        self.log.take()
 
     def check_fresh(self) -> None:
         """Refuse strategies that another run has used already.

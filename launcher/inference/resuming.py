@@ -169,7 +169,7 @@ def _refuse_finished(
         ConfigError: Saying how to go on.
     """
     try:
-        status = json.loads((path / "status.json").read_text())["status"]
+        status = json.loads(read_text(path / "status.json"))["status"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if status != "finished" or given.given & set(_LENGTHS):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...replay import ConfigError
+from ...replay.files import read_text
 from ..record.checkpoint import Checkpoints
 from ..record.log import read_csv
 
@@ -57,7 +58,7 @@ def history(path: Path, counts: Mapping[str, int]) -> list[dict[str, Any]]:
 def tasks_of(path: Path) -> list[dict[str, Any]]:
     """The costs of each task from `status.json`; empty if it cannot be read."""
     try:
-        tasks = json.loads((path / "status.json").read_text())["tasks"]
+        tasks = json.loads(read_text(path / "status.json"))["tasks"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return tasks if isinstance(tasks, list) else []

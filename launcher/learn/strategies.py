@@ -14,7 +14,7 @@ from ...agents.traits import hook
 from ...replay import Batch, ConfigError, Replay, Spec
 from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
-from ..record.state import Constructed, load_object_state, object_state
+from ..record.state import Constructed, check_object, load_object_state, object_state
 from ..settings.warn import warn_caller
 from .hooks import HOOKS, own_attributes, says_what_it_owns, signature_of
 from .misfits import conflicts, owned, unfit
@@ -199,9 +199,16 @@ class Strategies:
         for _, method in self._hooks["after_backward"]:
             method(self.agent)
 
-    def after_step(self, replay: Replay) -> None:
-        """End a learning step, and its epoch if that is over too."""
-        self.stepped(replay.batch)
+    def after_step(self, replay: Replay, *, left_out: bool = False) -> None:
+        """End a learning step, and its epoch if that is over too.
+
+        Args:
+            left_out: Whether its update was left out: then no strategy remembers its batch.
+        """
+        if left_out:
+            self.context.stepped()
+        else:
+            self.stepped(replay.batch)
         if self._by_epoch and self.borders and replay.passes != self._passes:
             self.end_epoch(replay)
 
@@ -327,6 +334,20 @@ class Strategies:
             "structures": structures,
             "predicting": predicting,
         }
+
+    @property
+    def classes(self) -> list[type]:
+        """The classes of the strategies, whose code may give attributes to the model."""
+        return [type(strategy) for strategy in self.named.values()]
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Check a state against the strategies, none of which is changed.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        for name, strategy in self.named.items():
+            check_object(strategy, state["strategies"].get(name), beside=self.agent)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.context.task, self.context.changed = state["task"], self._changed_before

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import CheckpointError, ConfigError
+from ...replay.structure import misfit
 from ..assembly.optimisation import Average, Scaler, left_out
-from ..record.state import load_optimizer_fields, load_part, optimizer_fields
+from ..record.state import check_optimizer, load_optimizer_fields, load_part, optimizer_fields
 from ..record.state.held import held_names, hold
+from .left_out import LeftOut
 from .own_optimizer import OwnOptimizers
 from .parameters import Parameters, in_words
 from .schedulers import Scheduler
@@ -33,6 +35,7 @@ class Updates:
         average: Moving average of the weights, used to evaluate; or None.
         scaler: Scales losses in float16; None in any other arithmetic.
         strategies: May change gradients before an update, and read weights after it.
+        left_out: Leaves out updates that are not finite (`on_nan=skip`); None: none are.
 
     Attributes:
         optimizer: The optimiser that steps now.
@@ -52,10 +55,12 @@ class Updates:
         average: Average | None,
         scaler: Scaler | None,
         strategies: Strategies,
+        left_out: LeftOut | None = None,
     ):
         self.agent, self.own, self.scheduler, self.average = agent, own, scheduler, average
         self.clip_grad, self.accumulate, self.scaler = clip_grad, accumulate, scaler
         self.strategies, self._strategic = strategies, strategies.active
+        self.left_out = left_out
         self.parameters = Parameters(agent, average=average)
         self.optimised = False
         self._pending = 0  # Losses whose gradients wait for an update.
@@ -120,6 +125,8 @@ class Updates:
             if "backward through the graph a second time" not in str(error):
                 raise
             raise ConfigError(_SECOND_BACKWARD.format(type(self.agent).__name__)) from error
+        if self.left_out is not None and self._refused(self.left_out):
+            return
         if accumulate > 1 and not self._pending:
             reached = (p for p in self.parameters.trained if p.grad is not None)
             self._witness = next(reached, None)
@@ -129,6 +136,15 @@ class Updates:
         if not self.optimised:
             self.optimised = True
             self._warn_of_left_out(optimizer)
+
+    def _refused(self, left_out: LeftOut) -> bool:
+        """Whether a loss is left out, with the gradients that wait for the same update."""
+        if not left_out.refuses(self.parameters.trained, scaled=self.scaler is not None):
+            return False
+        self._pending = 0
+        if self.scheduler is not None:
+            self.scheduler.updated()  # The schedule goes on, as with steps that a loss scaler skips.
+        return True
 
     def _update(self, optimizer: Optimizer) -> None:
         """Step by the accumulated gradients."""
@@ -155,6 +171,8 @@ class Updates:
             self.scheduler.updated()
         if self.average is not None:
             self.average.update()
+        if self.left_out is not None:
+            self.left_out.updated()
 
     def flush(self) -> bool:
         """Update by the gradients left over from a task's last losses.
@@ -235,6 +253,26 @@ class Updates:
             held = held_names(self.optimizer, names)
         return {**state, "held": held, "optimised": self.optimised, "lr": self.lr}
 
+    def check(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
+        """Check a state against the optimiser and the gradients, none of which is changed.
+
+        Args:
+            but: Names of the parts that start from scratch.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        stepped = None if self._held else self.optimizer
+        if stepped is not None and "optimizer" in state and "optimizer" not in but:
+            check_optimizer(stepped, state["optimizer"], "optimizer")
+            groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+            if (held := state.get("held")) is not None and groups != [len(names) for names in held]:
+                misfit("optimizer.param_groups", groups, "as many parameters as `held` names")
+        shapes = {name: p.shape for name, p in self.agent.named_parameters()}
+        for name, grad in state.get("gradients", {}).items():
+            if name in shapes and grad.shape != shapes[name]:
+                misfit(f"gradients.{name}", grad, f"a tensor of shape {list(shapes[name])}")
+
     def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
         """Continue exactly; the module's own state must be loaded before.
 
@@ -277,10 +315,14 @@ class Updates:
             if isinstance(part, Scheduler):
                 part.load_state_dict(state[name], self.optimizer)
             else:
+                if isinstance(part, Optimizer):
+                    check_optimizer(part, state[name], name)
                 load_part(part, state[name])
             if isinstance(part, Optimizer):
                 load_optimizer_fields(part, state.get("optimizer_fields", {}), beside=self.agent)
-        except (ValueError, KeyError, RuntimeError) as error:
+        except CheckpointError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
                 "settings it was saved with, or take only its weights: load=PATH."

@@ -372,7 +372,7 @@ def _key(value: object) -> str:
 
 def _status(run: Path) -> str:
     try:
-        return str(json.loads((run / "status.json").read_text())["status"])
+        return str(json.loads(read_text(run / "status.json"))["status"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

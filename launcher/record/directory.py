@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...replay import ConfigError
-from ...replay.files import link_in, read_text, remove_partial, replacing
+from ...replay import ConfigError, NotSaved
+from ...replay.files import link_in, open_regular, read_text, remove_partial, replacing
 
 _LOCK = ".lock"
 # In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
@@ -19,6 +20,7 @@ _NAMES = (
     *("config.yaml", "status.json", "train.csv", "eval.csv", _LOCK),
     *("checkpoints", "plots", "videos", "tensorboard", "wandb"),
 )
+_APPENDED = ("train.csv", "eval.csv")
 _TRACKED = ("wandb",)  # W&B keeps links to its newest run there.
 # A run that is closing may remove the lock file that the next one has just opened, which then tries again.
 # A run that is still working holds it for longer.
@@ -41,12 +43,16 @@ class RunDirectory:
         self.path, self.resume, self.started = path, resume, False
         self._made: list[Path] = []
         self._lock: FileLock | None = None
+        self._claimed: tuple[int, int] | None = None
         try:
             self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
             _check_links(path)
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path / _LOCK)
+            self._claimed = _identity(path)
             _remove_partial(path)
+            for name in _APPENDED:
+                _make_own(path / name)
         except Timeout as error:
             raise ConfigError(
                 f"Another run is writing to {path}{_holder(path / _LOCK)}. Set another seed, experiment or "
@@ -67,6 +73,7 @@ class RunDirectory:
         try:
             _check_links(self.path)
             self._lock = _locked(self.path / _LOCK)
+            self._claimed = _identity(self.path)
         except Timeout as error:
             raise ConfigError(
                 f"Another run is writing to {self.path}{_holder(self.path / _LOCK)}."
@@ -75,6 +82,19 @@ class RunDirectory:
             raise ConfigError(
                 f"Cannot write to {self.path} ({error.strerror or error})."
             ) from error
+
+    @property
+    def lost(self) -> bool:
+        """Whether the directory was removed or moved, or another is in its place."""
+        return _identity(self.path) != self._claimed
+
+    def check(self) -> None:
+        """Raise NotSaved if the directory is lost: what is written would end nowhere, or in another run."""
+        if self.lost:
+            raise NotSaved(
+                f"The run directory {self.path} was removed or moved while the run was writing to it, so the "
+                "run has ended: nothing more could be saved there."
+            )
 
     @property
     def has_run(self) -> bool:
@@ -125,7 +145,9 @@ class RunDirectory:
         """Release the lock, and remove the folders that were made for a run that never started."""
         if self._lock is None:
             return
-        if os.name == "posix":  # Windows cannot remove an open file; there, `release` does it.
+        if (
+            os.name == "posix" and not self.lost
+        ):  # Windows cannot remove an open file; there, `release` does it.
             (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.release()
         self._lock = None
@@ -147,6 +169,15 @@ def _finite(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a directory from another one of the same name; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _locked(path: Path) -> FileLock:
@@ -222,6 +253,13 @@ def _check_links(path: Path) -> None:
     if lock.is_file() and lock.stat().st_size and lock.stat().st_nlink > 1:
         # Taking the lock may empty the file: as a hard link it can be any file of the user's.
         raise ConfigError(f"{lock} is a hard link to another file. Remove it.")
+
+
+def _make_own(path: Path) -> None:
+    """Copy a file that is also elsewhere, in a copy of the run made of hard links, say."""
+    if path.is_file() and path.stat().st_nlink > 1:
+        with replacing(path, "wb") as copy, open_regular(path) as file:
+            shutil.copyfileobj(file, copy)
 
 
 def _remove_partial(path: Path) -> None:
