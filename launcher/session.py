@@ -27,8 +27,9 @@ from .learn.rest import Rest
 from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
+from .record.csv_file import Row
 from .record.directory import check_place
-from .record.log import Log, Row
+from .record.log import Log
 from .record.offline import check_path
 from .record.pictures import build_pictures
 from .record.progress import Progress

@@ -10,9 +10,10 @@ from typing import Any
 from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
+from .csv_file import CSV, Row
 from .directory import RunDirectory
 from .divergence import Rollback, divergence_behind, with_advice
-from .log import CSV, Journal, Row, Writer
+from .log import Journal, Writer
 from .output import write_error
 from .read_back import ReadBack
 from .saving import Saving
@@ -415,7 +416,7 @@ class Supervisor:
         if self.plan.plot:
             draw = Spared(report.draw_run, "No pictures of the run", problem)
             parameters = self.tasks[-1].get("parameters") if self.tasks else None
-            draw(self.journal.history, self.progress, parameters=parameters)
+            draw(self.journal.history.condensed(), self.progress, parameters=parameters)
             self._stop_if_asked()
             Spared(report.draw_predictions, "No pictures of the predictions", problem)()
             self._stop_if_asked()
