@@ -21,6 +21,7 @@ from .signals import Interrupted, Left, Signals, mark_resumable
 from .spared import Spared
 from .supervised import Supervised
 from .trackers import Tracker, missing
+from .validation import check_structure, loading
 
 _SHOW_SECONDS = 0.2
 
@@ -99,10 +100,12 @@ class Supervisor:
             self.directory.resume = False
             self.session.check_fresh()
             return
-        rows = self._read_back(state)
-        self.session.load_state_dict(state)
-        self.journal.expect(self.session.num_tasks)
-        self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
+        with loading(self.checkpoints.folder):
+            check_structure(state)
+            rows = self._read_back(state)
+            self.session.load_state_dict(state)
+            self.journal.expect(self.session.num_tasks)
+            self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
         self.saving.resumed()
 
