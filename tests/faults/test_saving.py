@@ -38,7 +38,8 @@ packing.SMALL_COLUMNS = 0
 if sys.argv[1] == "limited":
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
 ml(
-    env="CartPole-v1", model="DQN", hidden=[4], capacity=2500, train_steps=int(sys.argv[2]), seed_steps=50,
+    env="CartPole-v1", model="DQN", **{"model.hidden": [4]}, capacity=2500,
+    train_steps=int(sys.argv[2]), seed_steps=50,
     learn_every=200, save_every=800, eval_episodes=1, plot=False, path="run", resume=True,
 )
 """
