@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..replay.errors import ConfigError, Diverged, DownloadError, NotSaved
 from .plainly import plainly
+from .settings.import_path import begin_command
 
 if TYPE_CHECKING:
     from .run import Run
@@ -85,7 +86,7 @@ ml = Launcher()
 def main(argv: list[str] | None = None) -> None:
     """The console command. It exits with 0 only for a finished run; docs/running.md lists the codes."""
     words = sys.argv[1:] if argv is None else argv
-    sys.path.insert(0, str(Path.cwd()))
+    begin_command()
     before, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
         if argv is None:

@@ -31,9 +31,11 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
     """
     from .process import left_as_found
     from .record.signals import Interrupted, SignalExit, UserInterrupt
+    from .settings.import_path import importing_nothing_from
 
     try:
-        with left_as_found():  # Imports add warning filters.
+        # Imports add warning filters.
+        with left_as_found(), importing_nothing_from(settings.load):
             return work()
     except ConfigError as error:
         if settings.preset is not None and settings.preset not in str(error):

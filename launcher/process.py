@@ -7,13 +7,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..replay.randomness import kept_randomness, random_state, set_random_state
 from .record.signals import Signals
-from .settings.import_path import added_to_path
+from .settings.import_path import add_to_path, added_to_path
 
 # Random streams, warnings and import paths belong to the process, so runs in several threads take turns.
 _AT_WORK = threading.RLock()
@@ -48,8 +49,7 @@ class Workplace:
             if (left := self._left) is not None:
                 torch.set_default_dtype(left["dtype"])
                 for folder in left["path"]:
-                    sys.path.insert(0, folder)
-                    added_to_path.add(folder)
+                    add_to_path(Path(folder))
                 set_random_state(left["random"], self.device)
                 # The number of threads changes the order of sums.
                 if torch.get_num_threads() != left["threads"]:
@@ -63,7 +63,7 @@ class Workplace:
                     added = added_to_path - before
                     self._left = {
                         "dtype": torch.get_default_dtype(),
-                        "path": [folder for folder in reversed(sys.path) if folder in added],
+                        "path": [folder for folder in sys.path if folder in added],
                         "random": random_state(self.device),
                         "threads": torch.get_num_threads(),
                     }

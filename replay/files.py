@@ -119,7 +119,7 @@ def overwrite(path: Path, text: str) -> bool:
     return True
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file of a found folder to read its bytes; links are not followed, and a FIFO is not waited for.
 
     Raises:

@@ -12,8 +12,9 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from . import files
 
@@ -82,14 +83,14 @@ def check_name(name: object) -> None:
     Raises:
         ValueError: With the name.
     """
-    plain = isinstance(name, str) and name not in ("", ".", "..") and len(name) <= 200
-    if not plain or not name.isprintable() or re.search(r'[/\\:*?"<>|]|[. ]$', name):  # type: ignore[union-attr,call-overload]
+    plain = isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+    if not plain or re.search(r'[/\\:*?"<>|]|[. ]$', str(name)) or _RESERVED.fullmatch(str(name)):
         raise ValueError(f"{str(name)[:100]!r} is not the name of a file in the folder")
-    if _RESERVED.fullmatch(name):  # type: ignore[call-overload]
-        raise ValueError(f"{name!r} is not the name of a file in the folder")
 
 
-def open_regular(path: Path, *, size: int | None = None, largest: int | None = None) -> IO[bytes]:
+def open_regular(
+    path: Path, *, size: int | None = None, largest: int | None = None
+) -> BufferedReader:
     """Open a regular file to read it, never through a link; a pipe or device is not waited for.
 
     Args:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..inference.play_command import import_nothing_from
 from ..inference.verb_words import read_words
+from ..settings.import_path import import_nothing_from
 
 USAGE = "ml export RUN [format=onnx] [out=FILE] [model=...] [trust=true]"
 

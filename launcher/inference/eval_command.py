@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..settings.compose import compose
-from .play_command import import_nothing_from
+from ..settings.import_path import import_nothing_from
 from .verb_words import read_words
 
 USAGE = "ml eval RUN [dataset=...] [metrics=[f1,...]] [task=0] [model=...] [trust=true]"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Any
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
+from ..settings.import_path import import_nothing_from
 from ..settings.schema import ALIASES, schema
 from ..settings.values import is_bool, is_true
 
@@ -90,11 +90,3 @@ def _read(words: list[str]) -> tuple[dict[str, Any], list[str]]:
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return options, others
-
-
-def import_nothing_from(run: Path) -> None:
-    """Remove the working directory from Python's path if it lies in the run, whose files are data."""
-    here = Path.cwd()
-    if run.expanduser().resolve() in (here.resolve(), *here.resolve().parents):
-        with contextlib.suppress(ValueError):
-            sys.path.remove(str(here))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ...replay.errors import ConfigError
-from .play_command import import_nothing_from
+from ..settings.import_path import import_nothing_from
 from .verb_words import read_words
 
 USAGE = "ml predict RUN INPUTS [out=predictions.csv] [task=0] [model=...] [trust=true]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .play_command import import_nothing_from
+from ..settings.import_path import import_nothing_from
 from .verb_words import read_words
 
 USAGE = "ml resume RUN [epochs=20] [model=...] [trust=true]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -128,9 +129,11 @@ class Writer(Protocol):
 
     Attributes:
         name: What messages call it.
+        mode: Mode of the rows that it is given, "train" or "eval"; None: all.
     """
 
     name: str
+    mode: str | None
 
     def write(self, row: Row) -> None: ...
 
@@ -169,8 +172,9 @@ class Journal:
     def write(self, mode: str, **values: Any) -> Row:
         row = {"mode": mode, **values}
         self.history.append(row)
-        for write in self._write:
-            write(row)
+        for writer, write in zip(self.writers, self._write, strict=True):
+            if writer.mode in (None, mode):
+                write(row)
         return row
 
     def expect(self, tasks: int) -> None:
@@ -185,19 +189,29 @@ class Journal:
             if isinstance(writer, CSV):
                 writer.sync()
 
-    def state_dict(self) -> dict[str, int]:
-        """Number of rows per mode: on resuming, later rows are dropped."""
-        return {
-            mode: sum(row["mode"] == mode for row in self.history) for mode in ("train", "eval")
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """Number of rows per mode that are in the files, and rows that could not be written yet.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+        On resuming, later rows are dropped.
+        """
+        files = [writer for writer in self.writers if isinstance(writer, CSV)]
+        unwritten = [row for file in files for row in file.unwritten]
+        counts = {
+            mode: sum(row["mode"] == mode for row in self.history)
+            - sum(row["mode"] == mode for row in unwritten)
+            for mode in ("train", "eval")
+        }
+        return {**counts, "unwritten": unwritten} if unwritten else counts
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep the rows up to the checkpoint; the resumed run writes the later ones again."""
         kept: list[Row] = []
         for writer in self.writers:
             if isinstance(writer, CSV):
                 kept += writer.cut(state[writer.mode])
         self.history = sorted(kept, key=lambda row: row["step"])
+        for row in state.get("unwritten", ()):
+            self.write(**row)
 
     def close(self) -> None:
         for writer in self.writers:
@@ -212,27 +226,42 @@ class CSV:
 
     Args:
         tasks: Number of tasks.
+
+    Attributes:
+        unwritten: Rows that the system has refused so far, on a full disk, say; the next one takes them along.
     """
+
+    mode: str
 
     def __init__(self, path: Path, *, mode: str, tasks: int = 1):
         self.path, self.name, self.mode, self.tasks = path, path.name, mode, tasks
         self.columns: dict[str, None] = {}  # An ordered set.
         self.rows: list[Row] = []
+        self.unwritten: list[Row] = []
         self._file: TextIO | None = None
 
     def write(self, row: Row) -> None:
-        if row["mode"] != self.mode:
-            return
+        """Write a row, after those that could not be written before.
+
+        Raises:
+            OSError: Of the system. The file ends with a whole row, and this one is tried again later.
+        """
         self.rows.append(row)
-        if self._widen(row) or self._file is None:
+        self.unwritten.append(row)
+        if self._widen(row):
+            self._close()  # It is rewritten.
+        self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
             self._rewrite()
-            return
-        self._file.write(self._lines([row]))
-        self._file.flush()
+        else:
+            _append(self._file.fileno(), self._lines(self.unwritten).encode())
+        self.unwritten = []
 
     def expect(self, tasks: int) -> None:
         """Add columns for this many tasks, in the order of a file that started with them."""
-        self.close()  # The next row rewrites it.
+        self._close()  # The next row rewrites it.
         self.tasks, self.columns = tasks, {}
         for row in self.rows:
             self._widen(row)
@@ -257,11 +286,19 @@ class CSV:
         return text.getvalue()
 
     def _rewrite(self) -> None:
-        self.close()
+        self._close()
         write_whole(self.path, self._lines(self.rows, header=True))
         self._file = open_appending(self.path, newline="")  # Open as long as the run.
 
     def sync(self) -> None:
+        """Write what could not be written before, and flush the file to the disk.
+
+        Raises:
+            OSError: If flushing fails.
+        """
+        if self.unwritten:
+            with contextlib.suppress(OSError):  # Said already, when the row was written.
+                self._write()
         if self._file is not None:
             os.fsync(self._file.fileno())
 
@@ -276,9 +313,38 @@ class CSV:
         return self.rows
 
     def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: If rows could not be written.
+        """
+        if self.unwritten:
+            with contextlib.suppress(OSError):
+                self._write()
+        self._close()
+        if missing := len(self.unwritten):
+            raise OSError(f"{missing} of {len(self.rows)} rows could not be written")
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _append(file: int, data: bytes) -> None:
+    """Append all bytes to an open file, or none.
+
+    Raises:
+        OSError: Of the system, such as a full disk.
+    """
+    size, left = os.fstat(file).st_size, data
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, size)
+        raise
 
 
 def _with_name(name: str, tasks: int) -> list[str]:

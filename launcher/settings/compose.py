@@ -17,6 +17,7 @@ from typing import Any, cast
 from ...replay.errors import ConfigError
 from .dotted import flatten
 from .file_rules import check_files
+from .import_path import importing_nothing_from
 from .keywords import flatten_keywords
 from .merge import Layers
 from .plain_yaml import plain_copy
@@ -60,7 +61,10 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
         # What names mean is only asked where there is an error anyway: it imports what they name.
         from .lookup import unresolved
 
-        raise ConfigError("\n".join(dict.fromkeys(mistakes + unresolved(settings))))
+        load = settings.values.get("load")
+        with importing_nothing_from(load if isinstance(load, str) else None):
+            mistakes += unresolved(settings)
+        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
     return settings
 
 

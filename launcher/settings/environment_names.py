@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
 from .environment_packages import Package, find_top, here, installed
-from .import_path import add_to_path, file_of
+from .import_path import add_to_path, file_of, is_data
 from .warn import warn_caller
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def import_module(module: str, name: str) -> ModuleType:
     if module in sys.modules:
         return sys.modules[module]
     spec = find_top(module)
-    if spec is None:
+    if spec is None and not is_data(Path.cwd()):
         add_to_path(Path.cwd())  # Not before: a file here must not replace an installed package.
         spec = find_top(module)
     if spec is None:

@@ -86,7 +86,7 @@ def _ids_below(folder: Path) -> tuple[str, ...]:
 def _ids_in(path: Path) -> tuple[str, ...]:
     """The ids that a file registers, as spelled out in its text."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
             return ()
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

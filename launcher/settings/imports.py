@@ -12,16 +12,22 @@ from typing import Any
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
+from .environment_packages import find_top
 from .frames import user_frame
-from .import_path import add_to_path, file_of
+from .import_path import add_to_path, file_of, first_on_path, is_data
 
 
 def class_here(name: str) -> Any:
     """The class `Name`, or `file.Name`, from a .py file in the working directory, or None.
 
+    None too where the working directory is a run that is only read, by `load=.` or `ml eval .`: its code is
+    imported if the user names the file, `file.py:Name`.
+
     Raises:
         ConfigError: If two files define it, or importing the file raises.
     """
+    if is_data(Path.cwd()):
+        return None
     if name.count(".") == 1:
         stem, attribute = name.split(".")
         path = Path(f"{stem}.py")
@@ -38,6 +44,8 @@ def classes_here() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(Path.cwd().glob("*.py")):
         try:
+            if not path.is_file():
+                continue  # Reading a FIFO would wait for ever.
             tree = ast.parse(path.read_text())
         except (SyntaxError, UnicodeDecodeError, OSError):
             continue  # Not an error here: another file may define the class.
@@ -56,7 +64,6 @@ def import_file(path: Path) -> ModuleType:
         source = file_of(module)
         if source and source.endswith(file.name) and Path(source).resolve() == file:
             return module
-    add_to_path(file.parent)  # So that the file can import its neighbours.
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -65,7 +72,8 @@ def import_file(path: Path) -> ModuleType:
     name = file.stem if file.stem not in sys.modules else str(file)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with first_on_path(file.parent):
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(
@@ -97,7 +105,8 @@ def dotted(name: str) -> Any:
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         return None
-    add_to_path(Path.cwd())
+    if find_top(parts[0]) is None and not is_data(Path.cwd()):
+        add_to_path(Path.cwd())
     for split in range(len(parts), 0, -1):
         module_name = ".".join(parts[:split])
         try:

@@ -16,6 +16,7 @@ from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
 from . import environment_names, metric_names
 from .foreign import answer
+from .import_path import is_data
 from .imports import attribute_of, class_here, classes_here, dotted, import_file, member
 from .object_names import name_of
 
@@ -252,6 +253,11 @@ def missing(name: str, kind: str) -> str:
     if not command and names and not nearest(name, names):
         listed = f" There are: {', '.join(names)}."
     looked = ", ".join((f"the .py files of {Path.cwd()}", *place.libraries))
+    if is_data(Path.cwd()) and name in classes_here():
+        return (
+            f"No {place.noun} `{name}`. A run in {Path.cwd()} is read as data, so that its code is only "
+            f"imported if you name the file: {kind}={classes_here()[name][0]}:{name}."
+        )
     if kind in ("model", "encoder") and importlib.util.find_spec("timm") is None:
         looked += "; timm is not installed: pip install 'antelope-ml[timm]'"
     return f"No {place.noun} `{name}`.{did_you_mean(name, names)}{listed} Looked in {looked}."
