@@ -121,7 +121,8 @@ class RunDirectory:
             write_whole(path, _json(fields))
         except OSError:
             if not overwrite(path, _json(fields)):
-                brief = {key: fields[key] for key in ("status", "step", "reason") if key in fields}
+                kept = ("status", "step", "reason")
+                brief = {key: value for key, value in fields.items() if key in kept}
                 if not overwrite(path, _json(brief)):
                     raise
 

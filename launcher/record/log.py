@@ -129,11 +129,13 @@ class Writer(Protocol):
 
     Attributes:
         name: What messages call it.
-        mode: Mode of the rows that it is given, "train" or "eval"; None: all.
     """
 
     name: str
-    mode: str | None
+
+    @property
+    def mode(self) -> str | None:
+        """Mode of the rows that it is given, "train" or "eval"; None: all."""
 
     def write(self, row: Row) -> None: ...
 
@@ -228,7 +230,7 @@ class CSV:
         tasks: Number of tasks.
 
     Attributes:
-        unwritten: Rows that the system has refused so far, on a full disk, say; the next one takes them along.
+        unwritten: Rows that the system has refused, on a full disk, say; the next one takes them along.
     """
 
     mode: str
@@ -246,6 +248,8 @@ class CSV:
         Raises:
             OSError: Of the system. The file ends with a whole row, and this one is tried again later.
         """
+        if row["mode"] != self.mode:
+            return
         self.rows.append(row)
         self.unwritten.append(row)
         if self._widen(row):
