@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .blocks import SavedColumn, SavedColumns, parts_of
 from .errors import CheckpointError
+from .files import new_folder
+from .manifest import check_file, check_name, read_json, read_manifest
 
 _NAME, _MANIFEST = "replay.json", "manifest.json"
 _FORMAT = "antelope-replay-1"
@@ -25,24 +30,23 @@ _FORMAT = "antelope-replay-1"
 def save(state: dict[str, Any], folder: Path) -> None:
     """Write to a temporary folder, then rename it: an earlier archive stays until the new one is complete.
 
+    Arrays are hashed and written where they are, a few megabytes at a time.
+
     Raises:
         CheckpointError: If the folder holds something else.
+        OSError: Of the system, such as a full disk. Nothing is left behind.
     """
-    if folder.exists() and not (folder / _NAME).is_file():
+    if os.path.lexists(folder) and (folder.is_symlink() or not (folder / _NAME).is_file()):
         raise CheckpointError(f"{folder} already exists and is not a saved replay.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        (beside / _NAME).write_text(json.dumps(_write(state, beside), allow_nan=False))
-        hashes = {name: _hash(beside / name) for name in sorted(os.listdir(beside))}
-        (beside / _MANIFEST).write_text(json.dumps({"format": _FORMAT, "sha256": hashes}))
+    with new_folder(folder) as beside:
+        archive = _Archive(beside)
+        tree = json.dumps(archive.write(state), allow_nan=False).encode()
+        archive.write_file(_NAME, iter([tree]))
+        manifest = {"format": _FORMAT, "sha256": archive.sha256, "size": archive.size}
+        archive.write_file(_MANIFEST, iter([json.dumps(manifest).encode()]))
         if folder.exists():
             shutil.rmtree(folder)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -51,36 +55,74 @@ def load(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it does not exist, or is damaged.
     """
+    name = _MANIFEST
     try:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
-        if manifest["format"] != _FORMAT:
-            raise ValueError(f"its format is {manifest['format']}, not {_FORMAT}")
-        for name, expected in manifest["sha256"].items():
-            if _hash(folder / name) != expected:
-                raise ValueError(f"{name} does not match its SHA-256")
-        state: dict[str, Any] = _read(json.loads((folder / _NAME).read_bytes()), folder)
+        manifest = read_manifest(folder, formats=[_FORMAT])
+        for name in manifest.sha256:
+            check_file(folder, name, manifest, largest=2**62)  # Only mapped: may exceed the memory.
+        name = _NAME
+        state: dict[str, Any] = _read(read_json(folder / _NAME), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder} is not a readable saved replay: {error}") from error
+        raise CheckpointError(f"{folder} is not a readable saved replay: {name} {error}") from error
     return state
 
 
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+class _Archive:
+    """Files of an archive that is being written.
+
+    Attributes:
+        sha256: Of each file, by its name.
+        size: Bytes of each file.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self.sha256: dict[str, str] = {}
+        self.size: dict[str, int] = {}
+
+    def write(self, value: object) -> Any:
+        """JSON for a value; its arrays are files."""
+        if isinstance(value, (dict, SavedColumns)):
+            return {"dict": [[key, self.write(item)] for key, item in value.items()]}
+        if isinstance(value, torch.Tensor):
+            return {"tensor": self._array(value.cpu().numpy())}
+        if isinstance(value, (np.ndarray, SavedColumn)):
+            return {"array": self._array(value)}
+        if isinstance(value, float) and not math.isfinite(value):
+            return {"float": repr(value)}  # JSON has no NaN and no infinity.
+        return {"value": value}
+
+    def _array(self, array: np.ndarray | SavedColumn) -> str:
+        name = f"{len(self.sha256)}.npy"
+        self.write_file(name, _npy(array))
+        return name
+
+    def write_file(self, name: str, parts: Iterator[bytes | memoryview]) -> None:
+        """Write a file, whose bytes come in parts."""
+        digest, size = hashlib.sha256(), 0
+        with open(self._folder / name, "xb") as file:
+            for part in parts:
+                digest.update(part)
+                file.write(part)
+                size += len(part)
+        self.sha256[name], self.size[name] = digest.hexdigest(), size
 
 
-def _write(value: object, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {"dict": [[key, _write(item, folder)] for key, item in value.items()]}
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        array = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
-        name = f"{len(os.listdir(folder))}.npy"
-        np.save(folder / name, array, allow_pickle=False)
-        kind = "tensor" if isinstance(value, torch.Tensor) else "array"
-        return {kind: name}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": repr(value)}  # JSON has no NaN and no infinity.
-    return {"value": value}
+def _npy(array: np.ndarray | SavedColumn) -> Iterator[bytes | memoryview]:
+    """The bytes of a `.npy` file, in row-major order."""
+    if array.dtype.hasobject:
+        raise CheckpointError("Cannot save an array of Python objects.")
+    header = io.BytesIO()
+    about = np.lib.format.header_data_from_array_1_0(np.empty(0, array.dtype))
+    np.lib.format.write_array_header_1_0(
+        header, about | {"fortran_order": False, "shape": tuple(array.shape)}
+    )
+    yield header.getvalue()
+    if array.ndim == 0:
+        yield np.asarray(array).tobytes()
+        return
+    for _, part in parts_of(array):
+        yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
 def _read(node: dict[str, Any], folder: Path) -> Any:
@@ -91,7 +133,6 @@ def _read(node: dict[str, Any], folder: Path) -> Any:
         return value
     if kind == "float":
         return float(value)
-    if Path(value).name != value:
-        raise ValueError(f"{value!r} is not the name of a file in the folder")
+    check_name(value)
     array = np.load(folder / value, mmap_mode="r", allow_pickle=False)
     return torch.from_numpy(np.array(array)) if kind == "tensor" else array

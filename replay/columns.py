@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .blocks import Field, field_bytes
 from .errors import ConfigError
 from .transfer import Empty
 
@@ -24,7 +25,6 @@ _RESIDENT = 64 * 2**20
 # Linux maps this many bytes around each byte that is accessed.
 _AROUND = 64 * 2**10
 
-Field = tuple[tuple[int, ...], np.dtype[Any]]
 Frames = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Field that holds how many rows further on a transition's `next_obs` is; saved replays use this name.
 BOOTSTRAP_OFFSET = "hop"
@@ -209,22 +209,36 @@ class Columns:
     def _release(self, rows: int) -> None:
         """Release pages now and then; the file's data stays in the system's cache or on disk."""
         self._touched += rows * self._row_bytes
-        if self._touched > _RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
+        if self._touched > _RESIDENT:
+            self._drop_pages()
+
+    def _drop_pages(self) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
             for mapping in self._maps:
                 mapping.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
+        self._touched = 0
 
-    def read(self, name: str, rows: int) -> np.ndarray:
-        """The first `rows` rows of a field, `[rows, *shape]`, without a copy where possible."""
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` of a field, `[stop - start, *shape]`, without a copy where possible.
+
+        With several environments, both are multiples of their number.
+        """
         array = self.arrays[name]
+        if self._maps:
+            # A copy, so that the file's pages do not stay in memory until all of them have been read.
+            part = np.array(array[start:stop])
+            self._drop_pages()
+            return part
         if self.num_envs == 1 or name not in self._large:
-            return array[:rows]
+            return array[start:stop]
         by_env = array.reshape(self.num_envs, -1, *array.shape[1:])
-        return by_env[:, : rows // self.num_envs].swapaxes(0, 1).reshape(rows, *array.shape[1:])
+        places = by_env[:, start // self.num_envs : stop // self.num_envs]
+        return places.swapaxes(0, 1).reshape(stop - start, *array.shape[1:])
 
-    def restore(self, name: str, kept: np.ndarray) -> None:
-        """Store what `read` returned, in the first rows of a field."""
-        self.arrays[name][self._place(name, np.arange(len(kept)))] = kept
+    def restore(self, name: str, kept: np.ndarray, start: int = 0) -> None:
+        """Store what `read` returned, from row `start` on."""
+        rows = np.arange(start, start + len(kept))
+        self.arrays[name][self._place(name, rows)] = kept
         if self._maps:
             self._release(len(kept))
 
@@ -256,8 +270,3 @@ def _folder_with_space(folder: str | None, size: int) -> str:
             "Lower capacity, or set replay.folder."
         )
     return folder
-
-
-def field_bytes(field: Field) -> int:
-    shape, dtype = field
-    return int(np.prod(shape)) * dtype.itemsize

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import BOOTSTRAP_OFFSET, SMALL, Field, Frames, field_bytes
+from .blocks import Field, field_bytes
+from .columns import BOOTSTRAP_OFFSET, SMALL, Frames
 from .devices import has_float64
 from .transfer import Empty, upload
 
@@ -180,22 +181,24 @@ class DeviceColumns:
             return self._small[name].take(rows, axis=0, mode="wrap")
         return self._large_at(name, self._located({"rows": rows})["rows"]).cpu().numpy()
 
-    def read(self, name: str, rows: int) -> np.ndarray:
-        """The first `rows` rows of a field, `[rows, *shape]`, without a copy where possible."""
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` of a field, `[stop - start, *shape]`, without a copy where possible."""
         if name in self._small:
-            return self._small[name][:rows]
+            return self._small[name][start:stop].astype(self.fields[name][1], copy=False)
         self._send()
-        return self._large[name][:rows].cpu().numpy()
+        values = self._large[name][start:stop].cpu().numpy()
+        return values.astype(self.fields[name][1], copy=False)  # A device may hold float32.
 
-    def restore(self, name: str, kept: np.ndarray) -> None:
-        """Store what `read` returned, in the first rows of a field."""
+    def restore(self, name: str, kept: np.ndarray, start: int = 0) -> None:
+        """Store what `read` returned, from row `start` on."""
+        stop = start + len(kept)
         if name in self._small:
-            self._small[name][: len(kept)] = kept
-            self._changed.append(np.arange(len(kept)))
+            self._small[name][start:stop] = kept
+            self._changed.append(np.arange(start, stop))
             return
         self._send()
         column = self._large[name]
-        column[: len(kept)] = torch.from_numpy(np.array(kept)).to(column)
+        column[start:stop] = torch.from_numpy(np.array(kept)).to(column)
 
 
 def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:

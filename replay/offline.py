@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .blocks import parts_of
 from .errors import CheckpointError
 from .field_names import IN, named
 from .spec import Space, Spec
@@ -42,11 +43,7 @@ def open_saved(
     """
     sizes = saved_sizes(state)
     num_envs, ok = sizes["num_envs"], np.asarray(state["ok"])
-    columns = {
-        name: np.asarray(kept)
-        for name, kept in state["columns"].items()
-        if name.split(IN)[0] != "state"
-    }
+    columns = {n: kept for n, kept in state["columns"].items() if n.split(IN)[0] != "state"}
     needed = _FIELDS | ({"hop"} if sizes["nstep"] > 1 else set())
     if not (ok.any() and needed <= columns.keys()):
         raise CheckpointError("it holds no transition to learn from")
@@ -101,9 +98,7 @@ def saved_sizes(state: Mapping[str, Any]) -> dict[str, Any]:
     return sizes
 
 
-def _check_spaces(
-    columns: Mapping[str, np.ndarray], rows: np.ndarray, spec: Spec, *, stack: int
-) -> None:
+def _check_spaces(columns: Mapping[str, Any], rows: np.ndarray, spec: Spec, *, stack: int) -> None:
     """Check that observations and actions fit an environment with this spec."""
     for role, space in (("obs", spec.obs), ("action", spec.action)):
         spaces = dict(named(role, space))
@@ -122,8 +117,8 @@ def _check_spaces(
                 )
 
 
-def _of_type(kept: np.ndarray, space: Space, rows: np.ndarray) -> bool:
-    """Whether values have the space's dtype and, for choices, lie within its range."""
+def _of_type(kept: Any, space: Space, rows: np.ndarray) -> bool:
+    """Whether a column's values have the space's dtype and, for choices, lie within its range."""
     if space.numeric:
         return kept.dtype.kind == torch.zeros(0, dtype=space.dtype).numpy().dtype.kind
     if kept.dtype.kind not in "iu":
@@ -131,7 +126,7 @@ def _of_type(kept: np.ndarray, space: Space, rows: np.ndarray) -> bool:
     count: Any = 2 if space.binary else (space.nvec or space.n)
     if space.ids is not None:
         count = np.asarray(space.high) + 1
-    values = kept[rows]
+    values = np.asarray(kept)[rows]
     return bool((values >= 0).all() and (values < count).all())
 
 
@@ -139,10 +134,11 @@ def _words(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "missing"
 
 
-def _fingerprint(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, Any]) -> str:
+def _fingerprint(columns: Mapping[str, Any], sizes: Mapping[str, Any]) -> str:
     """The SHA-256 of everything that is learnt from."""
     digest = hashlib.sha256(repr(sorted(sizes.items())).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    for name, column in sorted(columns.items()):
+        digest.update(f"{name} {column.shape} {column.dtype}".encode())
+        for _, part in parts_of(column):
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -251,7 +251,7 @@ class Prioritized(Uniform):
         self.follow()
         return {
             **super().state_dict(),
-            "leaves": np.array(self.tree.leaves),
+            "leaves": self.tree.leaves,
             "highest": self.highest,
             "batches": self.batches,
         }

@@ -6,6 +6,7 @@ Legend: T rows kept per environment, N environments. A row is one (place, enviro
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import BOOTSTRAP_OFFSET, Columns, Field
+from .blocks import Field, SavedColumns, changed_blocks, parts_of, rows_per_block
+from .columns import BOOTSTRAP_OFFSET, Columns
 from .device_columns import DeviceColumns
 from .errors import CheckpointError, ConfigError
 from .field_names import IN, named, nested
@@ -24,6 +26,7 @@ from .transfer import Empty
 from .tree import map_tree
 from .window import Window
 
+_MARKS = 8  # Saved states whose changes are known, at most.
 _PATIENCE = 100  # Draws after which to check whether any row can be drawn at all.
 _MANY = 4096  # Changes that may be queued for a listener.
 _MOST = 254  # Largest number of frames per stack, and of rewards per return.
@@ -122,6 +125,8 @@ class Transitions:
         self.follow: Callable[[], None] | None = None  # Called when many of them wait.
         self.lock = threading.RLock()  # A reader in another thread sees whole rows only.
         self.origin: str | None = None
+        # `time` in earlier saved states, by their marks: tells which blocks have not changed since.
+        self._marks: dict[str, np.ndarray] = {}
 
     # ---------------------------------------------------------------- writing
 
@@ -557,11 +562,12 @@ class Transitions:
     # ---------------------------------------------------------------- keeping
 
     def state_dict(self) -> dict[str, Any]:
-        """The full state, including the filled rows of every column."""
+        """The full state, including the filled rows of every column.
+
+        The columns are read only when they are needed (`SavedColumns`), as they are then.
+        """
         with self.lock:
             filled = min(int(self.time.max()) + 1, self.length) * self.num_envs
-            columns = self.columns
-            names = [] if columns is None else list(columns.fields)
             return {
                 "length": self.length,
                 "num_envs": self.num_envs,
@@ -580,9 +586,43 @@ class Transitions:
                 "oldest": self.oldest,
                 "ok": self.drawable[:filled],
                 "first": self.first[:filled],
-                "columns": {name: columns.read(name, filled) for name in names} if columns else {},
+                "columns": {} if self.columns is None else self._saved(self.columns, filled),
                 "first_obs": self._first,
             }
+
+    def _saved(self, columns: Columns | DeviceColumns, filled: int) -> SavedColumns:
+        mark = secrets.token_hex(16)
+        self._mark(mark)
+        return SavedColumns(
+            columns.fields,
+            filled,
+            columns.read,
+            block_rows=rows_per_block(columns.fields, self.size, self.num_envs),
+            align=self.num_envs,
+            mark=mark,
+            changed_since=self._changed_since,
+        )
+
+    def _mark(self, mark: str) -> None:
+        """Remember that the rows are now as in the saved state of this mark."""
+        self._marks[mark] = self.time.copy()
+        while len(self._marks) > _MARKS:
+            del self._marks[next(iter(self._marks))]
+
+    def _changed_since(self, mark: str) -> set[int] | None:
+        """The blocks of `_saved` that rows were written to since a state was saved; None: it is unknown."""
+        if (before := self._marks.get(mark)) is None or self.columns is None:
+            return None
+        # The row after the newest holds its observation; those up to `nstep` before, returns that grew.
+        steps = self.time - before + self.nstep + 2
+        newest = (self.rows // self.num_envs + 1) % self.length
+        block_rows = rows_per_block(self.columns.fields, self.size, self.num_envs)
+        return changed_blocks(
+            newest.tolist(),
+            steps.tolist(),
+            length=self.length,
+            block=block_rows // self.num_envs,
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken.
@@ -601,8 +641,8 @@ class Transitions:
                     f"The saved replay has {key} {state[key]}, this one {getattr(self, key)}. Resume "
                     f"with the `{setting}` it was saved with."
                 )
-        arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
-        fields = {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
+        saved = state["columns"]
+        fields = {name: (kept.shape[1:], kept.dtype) for name, kept in saved.items()}
         obs = {name: field for name, field in fields.items() if name.split(IN)[0] == "obs"}
         if fields and obs != self._obs_fields():
             raise CheckpointError(
@@ -630,9 +670,13 @@ class Transitions:
                 self.columns = None
                 if fields:
                     self._make_columns(fields)
-            for name, kept in arrays.items():
+            for name, kept in saved.items():
                 assert self.columns is not None
-                self.columns.restore(name, kept)
+                for start, part in parts_of(kept):
+                    self.columns.restore(name, part, start)
+            self._marks = {}
+            if isinstance(saved, SavedColumns) and saved.mark:
+                self._mark(saved.mark)
 
 
 def _words(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ...agents.traits import hook
 from ...replay import CheckpointError, ConfigError, Spec
 from ..assembly.infer import inferred
-from ..record.checkpoint import copied
+from ..record.packing import copied
 from ..settings.named import Named
 from ..settings.object_names import class_name
 from .hooks import distance, mistaken_methods

@@ -9,7 +9,7 @@ from typing import Any
 from ...envs.world import World
 from ...replay.devices import moving
 from ..metrics import better, score_names
-from ..record.checkpoint import copied
+from ..record.packing import copied
 from ..record.progress import Progress
 from ..record.state.growth import layout
 from .learner import Learner

@@ -1,39 +1,44 @@
 """Checkpoints: numbered folders of plain data, read without executing code.
 
 A folder holds `model.safetensors` (the user's module under its own names, for other tools), the other
-tensors in `tensors.safetensors`, everything else in `state.json`, and `manifest.json` (the SHA-256 of each).
-It is written under another name, synced, then renamed, so that every numbered folder is complete. Hashes
-reveal a damaged one, which is reported and skipped.
+tensors in `tensors.safetensors`, a large replay in blocks of rows (`rows-*.safetensors`), everything else in
+`state.json`, and `manifest.json` (size and SHA-256 of each). It is written under another name, synced, then
+renamed, so that every numbered folder is complete. Hashes reveal a damaged one, which is reported, then
+skipped.
 """
 
 from __future__ import annotations
 
-import collections
-import hashlib
 import json
-import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ...replay import CheckpointError
+from ...replay.blocks import SavedColumns
+from ...replay.files import new_folder, remove_partial
+from ...replay.manifest import LARGEST_JSON, Manifest, parse_json, read_json, read_manifest
+from .column_blocks import checked_file, read_columns, write_columns
+from .packing import IN_MODEL, Packed, unpack
+from .tensor_file import TensorFile, Written, entry_of, write_bytes
+from .tensor_file import write as write_tensors
 
-FORMAT = "antelope-checkpoint-2"
-_KNOWN = ("antelope-checkpoint-1", FORMAT)  # 1: before 0.5.0, without the module's own file.
+FORMAT = "antelope-checkpoint-3"
+_IN_BLOCKS = [FORMAT]  # With the sizes of files, and replays in blocks.
+# 1: before 0.5.0, without the module's own file; 2: with it.
+_KNOWN = ("antelope-checkpoint-1", "antelope-checkpoint-2", FORMAT)
 KEEP = 3  # A damaged newest checkpoint leaves two to fall back to.
 MODEL = "model.safetensors"
 _FILES = ("tensors.safetensors", "state.json")
 _FORMATS = re.compile("antelope-checkpoint-([0-9]{1,9})")
 _NUMBER = re.compile("[0-9]{6,18}")  # The name of a checkpoint's folder.
-_IN_MODEL = "model:"  # Before the names of tensors that state.json refers to in `MODEL`.
 
 
 class NewerCheckpoint(CheckpointError):
@@ -45,10 +50,14 @@ class Checkpoints:
 
     Args:
         folder: Holds `000001/`, `000002/`, ...; created by the first `save`.
+
+    Attributes:
+        problem: Why the last `save` left out the replay; None if it did not.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.problem: str | None = None
 
     def numbered(self) -> list[Path]:
         """The numbered folders, newest first."""
@@ -70,20 +79,32 @@ class Checkpoints:
 
         Raises:
             CheckpointError: If the state holds an object of any other type.
+            OSError: Of the system, such as a full disk. Nothing is left behind.
         """
-        existing = self.numbered()
-        number = int(existing[0].name) + 1 if existing else 1
-        final = self.folder / f"{number:06d}"
-        partial = self.folder / f"partial-{number:06d}"
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        write(partial, state, model=model)
-        os.replace(partial, final)
-        _sync(self.folder)
-        for old in existing[KEEP - 1 :]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(self.folder)
+        for old in self.folder.glob("partial-*"):  # Of a version before 0.5.0 that was killed.
             shutil.rmtree(old, ignore_errors=True)
+        earlier = self.numbered()
+        number = int(earlier[0].name) + 1 if earlier else 1
+        final = self.folder / f"{number:06d}"
+        with new_folder(final) as partial:
+            self.problem = write(partial, state, model=model, earlier=earlier)
+        _sync(self.folder)
+        self._remove_oldest()
         return final
+
+    def _remove_oldest(self) -> None:
+        """Keep the newest `KEEP` to resume from, and one with the weights alone if it is newer than these."""
+        whole = alone = 0
+        for path in self.numbered():
+            try:
+                left_out = _left_out(_manifest(path))
+            except CheckpointError:
+                left_out = []  # Damaged ones count as they did when they were written.
+            whole, alone = whole + (not left_out), alone + bool(left_out)
+            if whole > KEEP or (left_out and (whole or alone > 1)):
+                shutil.rmtree(path, ignore_errors=True)
 
     def newest(self, *, without: Collection[str] = ()) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest valid checkpoint.
@@ -109,32 +130,75 @@ class Checkpoints:
         return None, problems
 
 
-def write(path: Path, state: dict[str, Any], *, model: Mapping[str, Tensor] | None = None) -> None:
+def write(
+    path: Path,
+    state: dict[str, Any],
+    *,
+    model: Mapping[str, Tensor] | None = None,
+    earlier: Sequence[Path] = (),
+) -> str | None:
     """Write a checkpoint into the existing folder `path`, and sync it to the disk.
+
+    Tensors and columns are hashed and written where they are, a few megabytes at a time.
 
     Args:
         state: Nested dicts and lists of tensors, arrays and scalars.
         model: The weights of the user's module, for `model.safetensors`; None: there is no such file. A
             tensor that is in `state` too is written here only.
-    """
-    from safetensors.torch import save
+        earlier: Earlier checkpoints, newest first, to which unchanged rows of a replay are linked.
 
-    tensors: dict[str, Tensor] = {}
-    names: dict[Any, tuple[str, Tensor]] = {}
-    contents: dict[str, bytes] = {}
+    Returns:
+        Why a replay was left out; None if it was not. `read` then reads what remains, if asked for no more.
+
+    Raises:
+        CheckpointError: If the state holds an object of any other type.
+        OSError: Of the system, where even the weights could not be written.
+    """
+    packed = Packed(state, model)
+    text = json.dumps({"format": FORMAT, "state": packed.tree}, allow_nan=False).encode()
+    if len(text) > LARGEST_JSON:
+        raise CheckpointError(f"The state holds {len(text):,} bytes besides its tensors: too many.")
+    files: dict[str, Written] = {}
     if model is not None:
-        contents[MODEL] = save(_as_own_file(model, names), {"format": "pt"})
-    tree = _pack(state, tensors, names)
-    contents["tensors.safetensors"] = save(tensors)
-    contents["state.json"] = json.dumps({"format": FORMAT, "state": tree}, allow_nan=False).encode()
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    contents["manifest.json"] = json.dumps({"format": FORMAT, "sha256": hashes}, indent=1).encode()
-    for name, data in contents.items():
-        with open(path / name, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        own = {name: entry_of(value) for name, value in model.items()}
+        files[MODEL] = write_tensors(path / MODEL, own, {"format": "pt"})
+    tensors = {name: entry_of(value) for name, value in packed.values.items()}
+    files["tensors.safetensors"] = write_tensors(path / "tensors.safetensors", tensors, {})
+    files["state.json"] = write_bytes(path / "state.json", iter([text]))
+    rest, problem = _write_columns(path, packed, earlier, files)
+    manifest = {
+        "format": FORMAT,
+        "sha256": {name: written.sha256 for name, written in files.items()},
+        "size": {name: written.size for name, written in files.items()},
+        **rest,
+    }
+    write_bytes(path / "manifest.json", iter([json.dumps(manifest, indent=1).encode()]))
     _sync(path)
+    return problem
+
+
+def _write_columns(
+    path: Path, packed: Packed, earlier: Sequence[Path], files: dict[str, Written]
+) -> tuple[dict[str, Any], str | None]:
+    """Write the columns of replays, or leave these out where there is no room for them.
+
+    Returns:
+        What the manifest says about them, and why they were left out.
+    """
+    columns: dict[str, Any] = {}
+    written: dict[str, Written] = {}
+    try:
+        for name, values in packed.columns.items():
+            columns[name], blocks = write_columns(path, name, values, earlier, formats=_IN_BLOCKS)
+            written |= blocks
+    except OSError as error:
+        for file in path.glob("rows-*"):
+            file.unlink()
+        # A name's quotes are escaped in JSON, so no name can look like this.
+        left_out = [k for k, part in packed.tree.items() if '{"$columns": "' in json.dumps(part)]
+        return {"left_out": left_out}, str(error)
+    files |= written
+    return ({"columns": columns} if columns else {}), None
 
 
 def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
@@ -146,50 +210,106 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is incomplete, damaged, or not a checkpoint.
     """
-    from safetensors import safe_open
+    manifest = _manifest(path)
+    missing = sorted({*_left_out(manifest)} - {*without})
+    if missing:
+        raise CheckpointError(
+            f"{path} holds the weights without the {' and '.join(missing)}, for which there was no room: "
+            f"no run can be resumed from it. load={path} starts one from its weights."
+        )
+    with ExitStack() as opened:
+        files = {}
+        for name in (*_FILES, MODEL):
+            if name in manifest.sha256:
+                files[name] = opened.enter_context(_checked(path, name, manifest))
+        try:
+            tree = parse_json(files["state.json"].read())["state"]
+            tree = {key: part for key, part in tree.items() if key not in without}
+            found: dict[str, Any] = unpack(tree, _Files(path, manifest, files))
+        except CheckpointError:
+            raise
+        except Exception as error:  # Files of another origin may raise anything.
+            raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
+    return found
 
+
+class _Files:
+    """The files of a checkpoint, from which a state is unpacked."""
+
+    def __init__(self, path: Path, manifest: Manifest, files: Mapping[str, BufferedReader]):
+        self._path, self._manifest = path, manifest
+        names = (MODEL, "tensors.safetensors")
+        self._tensors = {name: TensorFile(files[name]) for name in names if name in files}
+
+    def tensor(self, name: str) -> Tensor:
+        file = MODEL if name.startswith(IN_MODEL) else "tensors.safetensors"
+        return self._tensors[file].tensor(name.removeprefix(IN_MODEL))
+
+    def columns(self, name: str) -> SavedColumns:
+        about = self._manifest.rest["columns"][name]
+        with _explained(self._path):
+            return read_columns(self._path, about, self._manifest)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Says which checkpoint cannot be read, and why."""
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        hashes = manifest["sha256"]
-        known = manifest["format"] in _KNOWN and {*hashes} - {MODEL} == {*_FILES}
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is incomplete: {_file_of(error)} cannot be read ({error})."
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
+
+
+def _checked(path: Path, name: str, manifest: Manifest) -> BufferedReader:
+    with _explained(path):
+        return checked_file(path, name, manifest)
+
+
+def _file_of(error: OSError) -> str:
+    return Path(error.filename).name if error.filename else "a file"
+
+
+def _manifest(path: Path) -> Manifest:
+    """The manifest of a checkpoint, which names its own files only.
+
+    Raises:
+        CheckpointError: If there is none, or not one of ours.
+    """
+    try:
+        manifest = read_manifest(path, formats=_KNOWN, sized=_IN_BLOCKS)
+        blocks = {
+            file
+            for about in dict(manifest.rest.get("columns", {})).values()
+            for file in about["files"]
+        }
+        if {*manifest.sha256} - {MODEL} - blocks != {*_FILES} or blocks - {*manifest.sha256}:
+            raise ValueError("it does not list the files of a checkpoint")
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if (unknown := _unknown(path)) is not None:
+            raise unknown from error
         raise CheckpointError(
             f"{path} is not a complete checkpoint: manifest.json cannot be read ({error})."
         ) from error
-    if not known:
-        raise _unknown(path, manifest.get("format"))
-    for name in hashes:
-        try:
-            with open(path / name, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CheckpointError(
-                f"{path} is incomplete: {name} cannot be read ({error})."
-            ) from error
-        if digest != hashes[name]:
-            raise CheckpointError(f"{path} is damaged: {name} does not match its SHA-256.")
+    return manifest
+
+
+def _left_out(manifest: Manifest) -> list[str]:
+    """The top-level keys of the state that could not be written."""
+    return [str(key) for key in manifest.rest.get("left_out", ())]
+
+
+def _unknown(path: Path) -> CheckpointError | None:
+    """The error for a checkpoint whose format this version does not read; None if that is not the reason."""
     try:
-        tree = json.loads((path / "state.json").read_bytes())["state"]
-        tree = {key: part for key, part in tree.items() if key not in without}
-        with ExitStack() as opened:
-            files = {
-                name: opened.enter_context(safe_open(path / name, framework="pt"))
-                for name in (MODEL, "tensors.safetensors")
-                if name in hashes
-            }
-
-            def tensor(name: str) -> Tensor:
-                file = MODEL if name.startswith(_IN_MODEL) else "tensors.safetensors"
-                found: Tensor = files[file].get_tensor(name.removeprefix(_IN_MODEL))
-                return found
-
-            return _unpack(tree, tensor)
-    except Exception as error:  # Files of another origin may raise anything.
-        raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
-
-
-def _unknown(path: Path, written: object) -> CheckpointError:
-    """The error for a checkpoint whose format this version does not read."""
+        written = read_json(path / "manifest.json")["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if written in _KNOWN:
+        return None
     newest = int(FORMAT.rpartition("-")[2])
     number = _FORMATS.fullmatch(written) if isinstance(written, str) else None
     if number is not None and int(number[1]) > newest:
@@ -224,97 +344,6 @@ def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
             f"Cannot load {path}: {found}. Pass a run directory or one of its checkpoints/ folders."
         )
     return state
-
-
-def copied(state: dict[str, Any]) -> dict[str, Any]:
-    """`state` as if saved and read back: on the CPU, and sharing no memory with the original."""
-    tensors: dict[str, Tensor] = {}
-    tree = _pack(state, tensors, {})
-    again: dict[str, Any] = _unpack(tree, tensors.__getitem__)
-    return again
-
-
-def _as_own_file(
-    model: Mapping[str, Tensor], names: dict[Any, tuple[str, Tensor]]
-) -> dict[str, Tensor]:
-    """The tensors of `model.safetensors`: a copy under every name, also of those that share memory.
-
-    Args:
-        names: Receives where each tensor is, by memory region.
-    """
-    copies: dict[str, Tensor] = {}
-    for name, value in model.items():
-        tensor = value.detach()
-        names.setdefault(_memory(tensor), (f"{_IN_MODEL}{name}", tensor))
-        copies[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
-    return copies
-
-
-def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    """Identifies the memory of a tensor, as long as the tensor exists."""
-    return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
-
-
-def _pack(value: object, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
-    """JSON for `value`, in which names stand for tensors; tensors that share memory get one name.
-
-    Args:
-        tensors: Receives the tensors by name, contiguous on the CPU.
-        names: Name by memory region, of the tensors so far.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": repr(float(value))}  # JSON has no NaN and no infinity.
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return _pack(value.item(), tensors, names)
-    if isinstance(value, np.ndarray):
-        array = np.array(value, order="C", dtype=value.dtype.newbyteorder("="))
-        return {"$array": _pack(torch.from_numpy(array), tensors, names)}
-    if isinstance(value, Tensor):
-        tensor = value.detach()
-        memory = _memory(tensor)
-        if tensor.numel() == 0 or memory not in names:
-            # Hold the tensor: once freed, its address could be reused by another.
-            names[memory] = (str(len(tensors)), tensor)
-            copy = tensor.cpu().clone(memory_format=torch.contiguous_format)
-            tensors[names[memory][0]] = copy
-        return {"$tensor": names[memory][0]}
-    if isinstance(value, bytes):
-        return {"$bytes": value.hex()}
-    if isinstance(value, dict):
-        if all(isinstance(key, str) and not key.startswith("$") for key in value):
-            return {key: _pack(item, tensors, names) for key, item in value.items()}
-        pairs = [[_pack(k, tensors, names), _pack(v, tensors, names)] for k, v in value.items()]
-        return {"$dict": pairs}
-    if isinstance(value, (list, collections.deque)):
-        return [_pack(item, tensors, names) for item in value]
-    if isinstance(value, (tuple, set)):
-        return {"$tuple": [_pack(item, tensors, names) for item in value]}
-    raise CheckpointError(f"Cannot save a {type(value).__name__} in a checkpoint.")
-
-
-def _unpack(value: Any, tensors: Callable[[str], Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) == 1:
-        ((kind, content),) = value.items()
-        if kind == "$tensor":
-            # Cloned: safetensors' views may be unaligned, and share one buffer.
-            return tensors(content).clone()
-        if kind == "$array":
-            return _unpack(content, tensors).numpy()
-        if kind == "$float":
-            return float(content)
-        if kind == "$bytes":
-            return bytes.fromhex(content)
-        if kind == "$tuple":
-            return tuple(_unpack(item, tensors) for item in content)
-        if kind == "$dict":
-            return {_unpack(k, tensors): _unpack(v, tensors) for k, v in content}
-    return {key: _unpack(item, tensors) for key, item in value.items()}
 
 
 def _sync(folder: Path) -> None:

@@ -43,6 +43,7 @@ class Saving:
         self._write = Spared(_save, "A checkpoint could not be written", report)
         self._tried_at, self._tried_step = time.monotonic(), 0
         self._pause, self._took = _SAVE_SECONDS, 0.0  # Seconds.
+        self._weights_alone = False  # Whether the newest checkpoint lacks its replay.
 
     def resumed(self) -> None:
         """Count from here: the run continues from its newest checkpoint."""
@@ -80,6 +81,7 @@ class Saving:
         self._pause = max(_SAVE_SECONDS, self._took / _SAVING_SHARE)
         if saved:
             self.step = self._tried_step
+            self._say_what_is_left_out()
         return saved
 
     def save_at_end(self, interrupted: Callable[[], bool]) -> bool:
@@ -101,6 +103,15 @@ class Saving:
                 f"No checkpoint could be written in {self._write.in_a_row} tries in a row "
                 f"({self._write.reason}). {self.last_good()} Free some space, or set another path; "
                 "save_patience= is the number of tries."
+            )
+
+    def _say_what_is_left_out(self) -> None:
+        problem, said = self.checkpoints.problem, self._weights_alone
+        self._weights_alone = problem is not None
+        if problem is not None and not said:
+            self._session.console.problem(
+                f"Step {self.step}: the checkpoint holds the weights without the replay, which could not be "
+                f"written ({problem}). load= starts from it; resume=true from the last whole one."
             )
 
     def last_good(self) -> str:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import ml
-from antelope.launcher.record.checkpoint import Checkpoints
+from antelope.launcher.record.checkpoint import KEEP, Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT: dict[str, Any] = {"log_every": 1, "plot": False, "progress": False, "resume": True}
@@ -237,7 +237,7 @@ def test_killed_at_random_moments_and_resumed_until_it_finishes(
 def test_killed_at_every_write_of_a_run(server: Server, tmp_path: Path) -> None:
     settings = {"train_steps": 5, "eval_every": 3, "save_every": 2}
     calls = count_calls(server, tmp_path, settings)
-    assert calls.count("rmtree") == 0  # Three saves: at 2, at 4, and at the end.
+    assert calls.count("rename") == 3  # The saves: at 2, at 4, and at the end.
     kill_everywhere(server, tmp_path, settings, range(1, len(calls) + 1))
 
 
@@ -245,14 +245,16 @@ def test_killed_at_every_write_of_a_run(server: Server, tmp_path: Path) -> None:
 def test_killed_in_the_middle_of_writing_a_checkpoint(server: Server, tmp_path: Path) -> None:
     settings = {"train_steps": 5, "save_every": 1}
     calls = count_calls(server, tmp_path, settings)
-    first = calls.index("rmtree") - 10  # The save that removes the oldest checkpoint.
+    saves = [i + 1 for i, name in enumerate(calls) if name == "rename"]
+    first = saves[KEEP] - 9  # The save that removes the oldest checkpoint.
+    assert "rmtree" in calls[saves[KEEP] + 1 : first + 13]
     kill_everywhere(server, tmp_path, settings, range(first, first + 14), torn=True)
 
 
 def test_killed_between_two_tasks(server: Server, tmp_path: Path) -> None:
     settings = {"tasks": 5, "train_steps": 2, "save_every": 100}
     calls = count_calls(server, tmp_path, settings)
-    saves = [i + 1 for i, name in enumerate(calls) if name == "replace"]
+    saves = [i + 1 for i, name in enumerate(calls) if name == "rename"]
     for call in (saves[len(saves) // 2], saves[len(saves) // 2] + 1):
         kill_everywhere(server, tmp_path, settings, range(call, call + 1))
 
@@ -267,7 +269,7 @@ def test_killed_while_an_earlier_run_is_moved_aside(server: Server, tmp_path: Pa
     run = {**settings, "path": str(tmp_path / "again")}
     assert server.run(run, write_calls=str(tmp_path / "calls.json")) == 0
     calls = json.loads((tmp_path / "calls.json").read_text())
-    moves = [i + 1 for i, name in enumerate(calls) if name == "rename"]
+    *moves, _ = [i + 1 for i, name in enumerate(calls) if name == "rename"]  # And a checkpoint.
     assert moves
     for call in (*moves[1:], moves[-1] + 1):
         path = tmp_path / f"at-{call}"

@@ -802,7 +802,7 @@ def test_default_agent() -> None:
 def _truncate(checkpoint: Path) -> str:
     file = checkpoint / "tensors.safetensors"
     os.truncate(file, file.stat().st_size // 2)
-    return "tensors.safetensors does not match its SHA-256"
+    return "tensors.safetensors has"  # Fewer bytes than the manifest says.
 
 
 def _flip(checkpoint: Path) -> str:
@@ -865,6 +865,7 @@ def _plain_file(checkpoint: Path) -> str:
         _plain_file,
     ],
 )
+@pytest.mark.row(4, 5, 6)
 def test_damaged_newest_checkpoint_is_named_and_passed_over(
     damage: Any, reference: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,11 +56,11 @@ def test_rows_are_what_was_written_last(seed: int, kind: str) -> None:
             np.testing.assert_array_equal(value.numpy(), expected[name][index % 10])
     for name in FIELDS:
         np.testing.assert_array_equal(columns.peek(name, index), expected[name][index % 10])
-        np.testing.assert_array_equal(columns.read(name, 6), expected[name][:6])
+        np.testing.assert_array_equal(columns.read(name, 0, 6), expected[name][:6])
     other = columns_of(kind)
     for name in FIELDS:
-        other.restore(name, np.array(columns.read(name, 6)))
-        np.testing.assert_array_equal(other.read(name, 10)[:6], expected[name][:6])
+        other.restore(name, np.array(columns.read(name, 0, 6)))
+        np.testing.assert_array_equal(other.read(name, 0, 10)[:6], expected[name][:6])
 
 
 @pytest.mark.parametrize("kind", ["ram", "mmap", "gpu"])
@@ -78,7 +78,7 @@ def test_rows_are_copies(kind: str) -> None:
     )
     for value in batch.values():
         value.fill_(1)
-    assert all(not columns.read(name, 10).any() for name in FIELDS)
+    assert all(not columns.read(name, 0, 10).any() for name in FIELDS)
 
 
 def test_values_may_be_read_only() -> None:
@@ -88,7 +88,7 @@ def test_values_may_be_read_only() -> None:
         columns = columns_of(kind)
         columns.write(np.array([0, 1]), {"obs": value})
         columns.restore("obs", value)
-        assert columns.read("obs", 10).sum() == 6
+        assert columns.read("obs", 0, 10).sum() == 6
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -542,6 +543,7 @@ def test_sampling_does_not_change_what_is_kept(policy: str) -> None:
 
 def through_checkpoint(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=folder))
     write(folder, {"memory": state})
     restored: dict[str, Any] = read(folder)["memory"]
     return restored

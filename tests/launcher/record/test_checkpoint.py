@@ -6,6 +6,7 @@ import collections
 import hashlib
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ STATE = {"weight": torch.arange(6.0).view(2, 3), "step": 7, "name": "x"}
 
 
 def trip(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    folder.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=folder))
     write(folder, state)
     return read(folder)
 
@@ -55,7 +56,8 @@ class TestRoundTrip:
 
     def test_of_numbers_that_json_does_not_have(self, tmp_path: Path) -> None:
         state = {"a": math.nan, "b": [math.inf, (-math.inf,)], "c": {math.nan: np.float32("inf")}}
-        assert repr(trip(state, tmp_path)) == repr({**state, "c": {math.nan: math.inf}})
+        write(tmp_path, state)
+        assert repr(read(tmp_path)) == repr({**state, "c": {math.nan: math.inf}})
         json.loads((tmp_path / "state.json").read_text(), parse_constant=pytest.fail)
 
     @pytest.mark.parametrize(
@@ -93,7 +95,8 @@ class TestRoundTrip:
 
     def test_of_one_memory_is_one_tensor_on_disk_and_two_afterwards(self, tmp_path: Path) -> None:
         shared = torch.zeros(100_000)
-        restored = trip({"a": shared, "b": shared}, tmp_path)
+        write(tmp_path, {"a": shared, "b": shared})
+        restored = read(tmp_path)
         assert (tmp_path / FILES[0]).stat().st_size < 500_000
         restored["a"].fill_(1)
         assert restored["b"].sum() == 0
@@ -182,10 +185,12 @@ class TestTheModelsOwnFile:
     def test_names_of_other_files_are_not_followed(self, tmp_path: Path) -> None:
         write(tmp_path, STATE)
         manifest = json.loads((tmp_path / "manifest.json").read_text())
-        manifest["sha256"]["../outside"] = "0"
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        with pytest.raises(CheckpointError, match="unknown checkpoint format"):
-            read(tmp_path)
+        for name in ("../outside", "/dev/zero", "more.txt"):
+            more = {"sha256": {**manifest["sha256"], name: "0" * 64}}
+            sizes = {"size": {**manifest["size"], name: 0}}
+            (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **more, **sizes}))
+            with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
+                read(tmp_path)
 
 
 class TestDamage:

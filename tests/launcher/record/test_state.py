@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import logging
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Model(nn.Module):
 def resumed(saved: nn.Module, fresh: nn.Module, folder: Path) -> nn.Module:
     """`fresh` as a run that was killed and started again would find it."""
     folder.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=folder))
     state = {"agent": saved.state_dict(), "attributes": attribute_state(saved)}
     write(folder, copy.deepcopy(state))
     state = read(folder)
