@@ -11,6 +11,7 @@ import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 import cloudpickle
@@ -27,6 +28,7 @@ from .spaces import codec, zeros
 from .unseen import seen, seen_value
 
 PICKED = "picked"  # The key under which a worker sends the fields of its environment's info.
+_UNTIL_SAVED_S = 60  # How long a process outlives the SIGTERM that the run received too.
 _PATIENCE_S = 5.0  # How long to wait for a process to end or to report its error.
 
 
@@ -138,6 +140,12 @@ def _registered() -> dict[str, Any]:
     }
 
 
+def _end_later(signum: int, frame: FrameType | None) -> None:
+    """End this process once the run has had the time to save itself and to close its environments."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_UNTIL_SAVED_S)
+
+
 class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The environment of one process. Any exception becomes a `Fault` there, which can be pickled."""
 
@@ -154,8 +162,11 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
                 gymnasium.registry.setdefault(name, spec)
             # Ctrl-C reaches all processes of a terminal; only the run decides what it means.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            # A fork inherits the run's own handler, which saves a checkpoint.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # So do a cluster's SIGTERM, and SIGHUP from a terminal that is closed. Without its environments,
+            # the run could not finish its step and save.
+            if os.name == "posix":
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, _end_later)
         super().__init__(make())
         self._code = codec(self.observation_space, "observations", channels=channels)
         self.observation_space = seen(self.observation_space)
@@ -213,12 +224,9 @@ def terminate(envs: AsyncVectorEnv) -> None:
     envs.closed = True  # First of all: gymnasium's `__del__` closes what is not marked so.
     started = [process for process in envs.processes if process.pid is not None]
     for process in started:
-        process.terminate()
+        process.kill()  # It ignores SIGTERM for a while.
     for pipe in envs.parent_pipes:
         if pipe is not None:
             pipe.close()
     for process in started:
-        process.join(_PATIENCE_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        process.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..replay import Diverged
 from .live_run import LiveRun
 from .record.supervisor import Supervisor
 from .session import Session
@@ -36,22 +37,17 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
     session.begin(task)
     if session.progress.owes == "evaluation":  # A resumed run that was interrupted in it.
         _evaluate(session, supervisor)
+    supervisor.begin_task()
     while not session.task_is_over():
-        supervisor.check()  # Saves when due; stops here, where everything is consistent.
-        taken = session.collect()
-        for _ in range(session.learning_steps(taken)):
-            session.learner.step(session.replay, session.log)
-        supervisor.stepped()
-        if callbacks.on_step is not None:
-            callbacks.on_step()
-        if session.row_due(taken):
-            supervisor.write("train", session.training_row())
-        if session.evaluation_due(taken):
-            _evaluate(session, supervisor)
+        try:
+            _step(session, supervisor)
+        except Exception as error:
+            if not supervisor.recover(error):
+                raise
         if callbacks.stopping is not None and not session.task_is_over():
             _stop(session, supervisor)
             return
-    supervisor.write("train", session.training_row())
+    _last_row(session, supervisor)
     row = session.end(task)  # Also a row of the matrix.
     supervisor.write("eval", row)
     callbacks.evaluated(row)
@@ -64,12 +60,37 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
         _stop(session, supervisor)
 
 
+def _step(session: Session, supervisor: Supervisor) -> None:
+    """Collect data, learn from it, and do what is due then."""
+    callbacks = session.callbacks
+    supervisor.check()  # Saves when due; stops here, where everything is consistent.
+    taken = session.collect()
+    for _ in range(session.learning_steps(taken)):
+        session.learner.step(session.replay, session.log)
+    supervisor.stepped()
+    if callbacks.on_step is not None:
+        callbacks.on_step()
+    if session.row_due(taken):
+        supervisor.write("train", session.training_row())
+    if session.evaluation_due(taken):
+        _evaluate(session, supervisor)
+
+
 def _evaluate(session: Session, supervisor: Supervisor) -> None:
     """Evaluate in mid-task."""
     row = session.evaluate()
     supervisor.evaluated(row)
     session.callbacks.evaluated(row)
     supervisor.check()  # The evaluation may have ended the task.
+
+
+def _last_row(session: Session, supervisor: Supervisor) -> None:
+    """Write what a task logged since its last row, unless that went back to an earlier state."""
+    try:
+        supervisor.write("train", session.training_row())
+    except Diverged as error:
+        if not supervisor.recover(error):
+            raise
 
 
 def _begin(session: Session, supervisor: Supervisor) -> None:

@@ -89,20 +89,22 @@ def main(argv: list[str] | None = None) -> None:
     begin_command()
     before, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
-        if argv is None:
-            _own_process()
-        sys.exit(_main(words))
+        sys.exit(_alone(words) if argv is None else _main(words))
     finally:
         warnings.formatwarning = before
 
 
-def _own_process() -> None:
-    """Prepare the process of a console command for signals, and for readers of its output that go away."""
+def _alone(words: list[str]) -> int:
+    """Run the command in a process of its own, which survives the readers of its output; the exit code."""
     from .record.output import unbroken_streams
     from .record.signals import Leaving
 
-    Leaving().install()
+    leaving = Leaving()
+    leaving.install()
     unbroken_streams()
+    code = _main(words)
+    leaving.begin()
+    return code
 
 
 def _formatted(
@@ -121,10 +123,10 @@ def _formatted(
 
 
 def _main(words: list[str]) -> int:
-    from .commands import command
-    from .sweep import asks_for_sweep, sweep
-
     try:
+        from .commands import command
+        from .sweep import asks_for_sweep, sweep
+
         if (run := command(words)) is not None:
             return run() or 0
         if asks_for_sweep(words):
@@ -191,14 +193,13 @@ def _code_of(error: SystemExit, words: list[str]) -> int:
 
 def _say_how_to_resume(words: list[str], error: KeyboardInterrupt | SystemExit) -> None:
     from .commands import command
-    from .record.signals import SignalExit, UserInterrupt
+    from .record.signals import is_resumable
 
-    resumable = isinstance(error, (SignalExit, UserInterrupt)) and error.resumable
     if words[:1] == ["resume"]:
         again = words
     elif command(words) is not None:  # Predictions, videos and tables start over.
         return
-    elif not resumable and "resume=true" not in words:
+    elif not is_resumable(error) and "resume=true" not in words:
         print("Interrupted; there is nothing to resume.", file=sys.stderr)
         return
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,10 +28,10 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
 
     Raises:
         ConfigError: Naming the preset, if there is one.
-        UserInterrupt, SignalExit: After a signal.
+        KeyboardInterrupt, SystemExit: After a signal.
     """
     from .process import left_as_found
-    from .record.signals import Interrupted, SignalExit, UserInterrupt
+    from .record.signals import Interrupted, SignalExit, mark_resumable
     from .settings.import_path import importing_nothing_from
 
     try:
@@ -46,9 +47,11 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
     except Interrupted as error:
         if error.resumable:
             print("Continue it with the same call and resume=true.", file=sys.stderr)
-        by_user = error.signum == signal.SIGINT
-        stopped = UserInterrupt() if by_user else SignalExit(128 + error.signum)
-        stopped.resumable = error.resumable
+        # A thread ends by SystemExit without a word, and by KeyboardInterrupt with a traceback.
+        in_main = threading.current_thread() is threading.main_thread()
+        by_user = error.signum == signal.SIGINT and in_main
+        stopped = KeyboardInterrupt() if by_user else SignalExit(128 + error.signum)
+        mark_resumable(stopped, error.resumable)
         raise stopped from None
 
 

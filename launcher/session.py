@@ -206,7 +206,7 @@ class Session:
             Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
-        logged = self.log.take()
+        logged = self.log.take(finite=self.learner.left_out is not None)
         self.check_finite(logged)
         values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
         if not values:
@@ -454,6 +454,21 @@ class Session:
     def num_tasks(self) -> int:
         """Number of tasks, those added later included."""
         return len(self.world.tasks)
+
+    def roll_back(self, state: dict[str, Any]) -> None:
+        """Return what learns to its state in a checkpoint of the same task, while steps and data go on.
+
+        Raises:
+            CheckpointError: If it is of an earlier task.
+        """
+        with moving(saved_device(state), self.learner.device):
+            self.learner.roll_back(state["learner"])
+        if (normalizer := self.world.normalizer) is not None and state["normalizer"] is not None:
+            normalizer.load_state_dict(state["normalizer"])
+        if self.actor is not None:
+            self.actor.state = None  # A recurrent model's, which the weights made.
+        self.progress.owes = ""
+        self.log.take()
 
     def check_fresh(self) -> None:
         """Refuse strategies that another run has used already.

@@ -144,6 +144,7 @@ def build_learner(
         supervised=world.labelled,
         loss=loss,
         strategies=strategies,
+        skip_nan=plan.on_nan == "skip",
         tasks=len(world.tasks),
     )
     return learner, rates

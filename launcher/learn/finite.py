@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ...replay import Normalizer
 from ..metrics import known
+from .nan import all_finite, word_for, word_of
 from .updates import Updates
 
-# Summed without overflow in most cases, and by torch on every device.
-_FLOATING = (
-    torch.float32,
-    torch.float64,
-    torch.float16,
-    torch.bfloat16,
-    torch.complex64,
-    torch.complex128,
-)
 _UNDEFINED = ("r2", "mean_iou")  # NaN where the labels leave them undefined.
 _NORMS = ("running_mean", "running_var")  # Never infinite on purpose, unlike a mask of attention.
 _LEAST_SCALE = 1e-4  # Of losses in float16: below, no finite gradient was found at any scale.
@@ -139,48 +130,6 @@ def _states(optimizer: Optimizer) -> Mapping[Tensor, object]:
     # A wrapper may not have called Optimizer's constructor, and then has no `state`.
     state: Mapping[Tensor, object] = vars(optimizer).get("state", {})
     return state
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all values are certainly finite: False where they may only be very large.
-
-    Waits once for each device, however many tensors there are.
-    """
-    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in tensors:
-        if _readable(tensor):
-            groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    norms: dict[torch.device, list[Tensor]] = {}
-    try:
-        with torch.no_grad():
-            for (device, _), group in groups.items():
-                # NaN and infinity remain in a sum of squares, at a tenth of the time of `isfinite`.
-                norms.setdefault(device, []).extend(torch._foreach_norm(group))
-            return all(math.isfinite(torch.stack(each).sum().item()) for each in norms.values())
-    except (RuntimeError, TypeError):  # A subclass of Tensor that lacks such a function.
-        return False
-
-
-def word_of(tensor: Tensor) -> str | None:
-    """What a tensor's values are, "NaN" or "infinite"; None if all are finite, or cannot be read."""
-    if not _readable(tensor):
-        return None
-    try:
-        with torch.no_grad():
-            if bool(torch.isfinite(tensor).all()):
-                return None
-            return "NaN" if bool(torch.isnan(tensor).any()) else "infinite"
-    except (RuntimeError, TypeError):
-        return None
-
-
-def _readable(tensor: Tensor) -> bool:
-    return tensor.dtype in _FLOATING and tensor.layout is torch.strided and not tensor.is_meta
-
-
-def word_for(value: float) -> str:
-    """What a number is that is not finite: "NaN" or "infinite"."""
-    return "NaN" if math.isnan(value) else "infinite"
 
 
 def bad_loss(row: Mapping[str, float]) -> Found | None:

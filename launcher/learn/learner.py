@@ -25,8 +25,10 @@ from ..record.log import Log, as_floats
 from ..record.state import Constructed, attribute_state, load_attribute_state
 from ..record.state.growth import begin_again, begin_task, grown, layout, moved_along
 from ..record.state.weights import load_weights
-from .finite import Finiteness, Found, bad_loss, word_for
+from .finite import Finiteness, Found, bad_loss
+from .left_out import LeftOut
 from .meeting import Meetings
+from .nan import word_for
 from .own_optimizer import OwnOptimizers
 from .schedulers import Scheduler
 from .strategies import Strategies
@@ -37,6 +39,8 @@ from .updates import Updates
 # On a GPU losses are checked many at once, so that few steps wait for the device.
 _CHECK_EVERY = {"cpu": 1}
 _CHECK_EVERY_ELSEWHERE = 50
+# Not rolled back: what counts steps, and gradients that wait for an update.
+_GOES_ON = ("scheduler", "pending", "gradients", "left_out", "unreached", "lr")
 
 
 class Learner:
@@ -57,6 +61,8 @@ class Learner:
         supervised: Whether batches have labels, which train a module without `learn`.
         loss: Trains such a module instead of the usual loss, `loss(output, label)`; or None.
         strategies: Continual-learning strategies, which take part in every step; or None.
+        skip_nan: Whether to leave out updates by losses and gradients that are not finite, instead of
+            raising Diverged.
         tasks: Number of tasks. With several, a loss may reach some parameters only in a later task.
 
     Attributes:
@@ -81,6 +87,7 @@ class Learner:
         supervised: bool = True,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         strategies: Strategies | None = None,
+        skip_nan: bool = False,
         tasks: int = 1,
     ):
         agent, device = model.agent, model.device
@@ -95,6 +102,7 @@ class Learner:
         # Tested once per step: calling the hooks of no strategies would cost a microsecond each.
         self._strategic = strategies.active
         self._learn = strategies.loss if self._strategic and learn is not None else learn
+        self.left_out = LeftOut(agent, own) if skip_nan else None
         self.updates = Updates(
             agent,
             optimizer=optimizer,
@@ -105,6 +113,7 @@ class Learner:
             average=average,
             scaler=Scaler(device.type) if model.scales_losses else None,
             strategies=strategies,
+            left_out=self.left_out,
         )
         self.scheduler, self.average = scheduler, average
         self.parameters = parameters = self.updates.parameters
@@ -163,9 +172,11 @@ class Learner:
             self.unmoved.begin()
             self.finiteness.begin()
             self._finite_until = self.steps - 1
-        own = self.own
+        own, left_out = self.own, self.left_out
         if own is not None:
             own.stepped = False
+        if left_out is not None:
+            left_out.begin()
         try:
             if not self._meetings.over:
                 learn = self._meetings.watched(learn, first=self.steps == 1)
@@ -181,16 +192,22 @@ class Learner:
                     raise ConfigError(_wrong_loss(self.agent, loss))
                 detached = loss.detach()
                 self._watch(detached)
+                if left_out is not None:
+                    left_out.look_at_loss(detached)
                 if own is not None:
                     self.updates.use_held(own.stepping())
                 self.updates.by(loss)
             if self.unreached.waiting:
                 self.unreached.look()
+            left = left_out is not None and left_out.end(self.steps)
             if self._strategic:
-                self.strategies.after_step(replay)
+                self.strategies.after_step(replay, left_out=left)
             if loss is not None and self.scheduler is not None:
                 self.scheduler.learned(replay)
-        except (ConfigError, Diverged):
+        except Diverged as error:
+            error.lr = self._newest_lr
+            raise
+        except ConfigError:
             raise
         except Exception as error:
             self._explain(error)
@@ -210,7 +227,11 @@ class Learner:
 
     def _watch(self, loss: Tensor | float | None) -> None:
         """Check that a loss is finite; on a GPU only every 50 steps, since each check waits for it."""
-        if loss is None or (self._check_every == 1 and math.isfinite(loss)):
+        if (
+            loss is None
+            or self.left_out is not None
+            or (self._check_every == 1 and math.isfinite(loss))
+        ):
             return
         self._unchecked.append((self.steps, loss))
         if len(self._unchecked) >= self._check_every:
@@ -229,9 +250,11 @@ class Learner:
                 what = f"The loss became {word_for(value)} at learning step {step}{self._at_lr}"
                 if (found := self.finiteness.first(closely=True)) is None:
                     raise Diverged(
-                        f"{what}; all weights and buffers are finite.", tensor="loss", lr=self.lr
+                        f"{what}; all weights and buffers are finite.",
+                        tensor="loss",
+                        lr=self._newest_lr,
                     )
-                raise Diverged(f"{what}: {found}.", tensor=found.name, lr=self.lr)
+                raise Diverged(f"{what}: {found}.", tensor=found.name, lr=self._newest_lr)
 
     def check(self, row: Mapping[str, float] | None = None, *, closely: bool = False) -> None:
         """Check that losses, weights and buffers are finite; on a GPU, waits for it.
@@ -258,11 +281,21 @@ class Learner:
         if first >= last:
             when = f"at learning step {last}"
         what = f"The {found.what} `{found.name}` became {found.word} {when}{self._at_lr}."
-        return Diverged(what, tensor=found.name, lr=self.lr)
+        if self.left_out is not None:
+            what += " on_nan=skip could not leave out the update that did it."
+        return Diverged(what, tensor=found.name, lr=self._newest_lr)
 
     @property
     def _at_lr(self) -> str:
-        return "" if self.lr is None else f" (lr={self.lr:.3g})"
+        lr = self._newest_lr
+        return "" if lr is None else f" (lr={lr:.3g})"
+
+    @property
+    def _newest_lr(self) -> float | None:
+        """The learning rate of the last update, by the run's optimiser or one that the module steps."""
+        if self.lr is not None or self.own is None or self.own.only is None:
+            return self.lr
+        return float(self.own.only.param_groups[0]["lr"])
 
     def flush(self, replay: Replay) -> None:
         """Update by the gradients left over from a task's last learning steps."""
@@ -352,6 +385,8 @@ class Learner:
         }
         if self._strategic:
             state["strategies"] = self.strategies.state_dict()
+        if self.left_out is not None:
+            state["left_out"] = self.left_out.count
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
@@ -380,6 +415,26 @@ class Learner:
         self.updates.load_state_dict(state, but=but)
         if self._strategic and "strategies" in state:
             self.strategies.load_state_dict(state["strategies"])
+        if self.left_out is not None:
+            self.left_out.count = state.get("left_out", 0)
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Return to an earlier state of the same task; steps and the schedule of the learning rate go on.
+
+        Raises:
+            CheckpointError: If it is the state of an earlier task.
+        """
+        if state.get("tasks_begun") != self.tasks_begun:
+            raise CheckpointError("the last checkpoint is of an earlier task")
+        optimizer = self.optimizer
+        groups = [] if optimizer is None else optimizer.param_groups
+        options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        known = {"steps": self.steps, "optimised": self.optimised}
+        earlier = {name: part for name, part in state.items() if name not in _GOES_ON}
+        self.load_state_dict({**earlier, **known})
+        for group, before in zip(groups, options, strict=False):
+            group.update(before)
+        self._finite_until = self.steps
 
     def _load_attributes(self, state: Mapping[str, Any]) -> None:
         """Restore what the model holds beside its weights, calling `begin_task` again if that is missing."""

@@ -65,7 +65,8 @@ class OwnMetrics:
     def __call__(self, found: Outputs, *, told: bool) -> dict[str, float]:
         """Each metric's value, or values: `f1`, or `f1/cat`, `f1/dog`.
 
-        NaN is a value, of a class without rows for example: it is reported once, and does not end a run.
+        NaN is a value, of a class without rows for example: it is reported once. A run ends only if the
+        metric has been finite before.
 
         Args:
             told: Whether the scenario lets the model know the task.
@@ -85,7 +86,7 @@ class OwnMetrics:
         for name in values.keys() - self._warned:
             if values[name] != values[name]:
                 self._warned.add(name)
-                warn_caller(f"metrics={name} is NaN for task {found.task}. The run goes on.")
+                warn_caller(f"metrics={name} is NaN for task {found.task}.")
         return values
 
     def tried(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -28,12 +28,14 @@ class OwnOptimizers:
         found: The optimisers, by attribute name.
         stepped: Whether one of them has stepped since the caller last set this to False.
         changed: Whether to look again.
+        before_step: Called with an optimiser before each of its steps; None: nothing is.
     """
 
     def __init__(self, agent: nn.Module, asked: list[str], given: object = None):
         self.agent, self.asked, self._given = agent, asked, given
         self.found: dict[str, Optimizer] = {}
         self.stepped, self.changed = False, True
+        self.before_step: Callable[[Optimizer], None] | None = None
         self._chosen: Optimizer | None = None
         self._places: dict[int, Places] = {}
         self._handles: list[Any] = []
@@ -56,11 +58,16 @@ class OwnOptimizers:
         self.found = found
         # A wrapper may not have called Optimizer's constructor, but the optimiser inside it has.
         stepping = [x for o in found.values() for x in (o, *vars(o).values())]
-        self._handles = [
-            x.register_step_post_hook(self._step)
+        hooked = [
+            x
             for x in stepping
             if isinstance(x, Optimizer) and hasattr(x, "_optimizer_step_post_hooks")
         ]
+        self._handles = [x.register_step_post_hook(self._step) for x in hooked]
+        if (before := self.before_step) is not None:
+            self._handles += [
+                x.register_step_pre_hook(lambda optimizer, *_: before(optimizer)) for x in hooked
+            ]
 
     def close(self) -> None:
         """Remove the hooks from the optimisers."""

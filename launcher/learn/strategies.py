@@ -199,9 +199,16 @@ class Strategies:
         for _, method in self._hooks["after_backward"]:
             method(self.agent)
 
-    def after_step(self, replay: Replay) -> None:
-        """End a learning step, and its epoch if that is over too."""
-        self.stepped(replay.batch)
+    def after_step(self, replay: Replay, *, left_out: bool = False) -> None:
+        """End a learning step, and its epoch if that is over too.
+
+        Args:
+            left_out: Whether its update was left out: then no strategy remembers its batch.
+        """
+        if left_out:
+            self.context.stepped()
+        else:
+            self.stepped(replay.batch)
         if self._by_epoch and self.borders and replay.passes != self._passes:
             self.end_epoch(replay)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..metrics import METRICS, better, score_names
-from .output import to_nowhere, write_error
+from .output import report_lost, to_nowhere, write_error
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -191,8 +191,7 @@ class Console:
             to_nowhere(sys.stdout, error)
             if not self._failed:
                 self._failed = True
-                reason = error.strerror or error
-                write_error(f"The output cannot be written any more ({reason}). The run continues.")
+                report_lost(error)
 
 
 class _Rate:

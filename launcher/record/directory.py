@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...replay import ConfigError
+from ...replay import ConfigError, NotSaved
 from ...replay.files import link_in, overwrite, read_text, remove_partial, replacing
 
 _LOCK = ".lock"
@@ -41,11 +41,13 @@ class RunDirectory:
         self.path, self.resume, self.started = path, resume, False
         self._made: list[Path] = []
         self._lock: FileLock | None = None
+        self._claimed: tuple[int, int] | None = None
         try:
             self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
             _check_links(path)
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path / _LOCK)
+            self._claimed = _identity(path)
             _remove_partial(path)
         except Timeout as error:
             raise ConfigError(
@@ -67,6 +69,7 @@ class RunDirectory:
         try:
             _check_links(self.path)
             self._lock = _locked(self.path / _LOCK)
+            self._claimed = _identity(self.path)
         except Timeout as error:
             raise ConfigError(
                 f"Another run is writing to {self.path}{_holder(self.path / _LOCK)}."
@@ -75,6 +78,19 @@ class RunDirectory:
             raise ConfigError(
                 f"Cannot write to {self.path} ({error.strerror or error})."
             ) from error
+
+    @property
+    def lost(self) -> bool:
+        """Whether the directory was removed or moved, or another is in its place."""
+        return _identity(self.path) != self._claimed
+
+    def check(self) -> None:
+        """Raise NotSaved if the directory is lost: what is written would end nowhere, or in another run."""
+        if self.lost:
+            raise NotSaved(
+                f"The run directory {self.path} was removed or moved while the run was writing to it, so the "
+                "run has ended: nothing more could be saved there."
+            )
 
     @property
     def has_run(self) -> bool:
@@ -138,7 +154,9 @@ class RunDirectory:
         """Release the lock, and remove the folders that were made for a run that never started."""
         if self._lock is None:
             return
-        if os.name == "posix":  # Windows cannot remove an open file; there, `release` does it.
+        if (
+            os.name == "posix" and not self.lost
+        ):  # Windows cannot remove an open file; there, `release` does it.
             (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.release()
         self._lock = None
@@ -164,6 +182,15 @@ def _finite(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a directory from another one of the same name; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _locked(path: Path) -> FileLock:

@@ -82,11 +82,17 @@ class Log:
     def __getitem__(self, name: str) -> Tensor | float:
         return self.__getattr__(name)
 
-    def take(self) -> dict[str, float]:
-        """The mean of every name's values since the last row; clears them."""
-        means = {name: _mean(values) for name, values in self.state_dict().items()}
+    def take(self, *, finite: bool = False) -> dict[str, float]:
+        """The mean of every name's values since the last row; clears them.
+
+        Args:
+            finite: Leave out values that are NaN or infinite, and names that have no others.
+        """
+        values = self.state_dict()
         self.__dict__["_pending"] = {}
-        return means
+        if finite:
+            values = {name: [x for x in each if math.isfinite(x)] for name, each in values.items()}
+        return {name: _mean(each) for name, each in values.items() if each}
 
     def state_dict(self) -> dict[str, list[float]]:
         """The values since the last row, as numbers."""

@@ -41,10 +41,11 @@ class Unbroken(io.FileIO):
 def unbroken_streams() -> None:
     """Make prints of this process harmless, where standard output and errors are the process's own."""
     out, err = sys.stdout, sys.stderr
-    if out is sys.__stdout__ and isinstance(out, io.TextIOWrapper):
-        sys.stdout = _unbroken(out, _report_lost)
-    if err is sys.__stderr__ and isinstance(err, io.TextIOWrapper):
-        sys.stderr = _unbroken(err, lambda _: None)
+    with contextlib.suppress(OSError):  # A descriptor that is closed.
+        if out is sys.__stdout__ and isinstance(out, io.TextIOWrapper):
+            sys.stdout = _unbroken(out, report_lost)
+        if err is sys.__stderr__ and isinstance(err, io.TextIOWrapper):
+            sys.stderr = _unbroken(err, lambda _: None)
 
 
 def to_nowhere(stream: TextIO, error: OSError) -> None:
@@ -66,16 +67,33 @@ def _redirect(descriptor: int) -> None:
     os.close(null)
 
 
-def write_error(text: str) -> None:
-    """Write a line to standard error; if that fails, there is nobody to tell."""
+def write_error(text: str, stream: TextIO | None = None) -> None:
+    """Write a line to standard error; if that fails, there is nobody to tell.
+
+    Args:
+        stream: Another stream to write it to.
+    """
+    stream = sys.stderr if stream is None else stream
     try:
-        print(text, file=sys.stderr)
+        print(text, file=stream)
     except OSError as error:
-        to_nowhere(sys.stderr, error)
+        to_nowhere(stream, error)
 
 
-def _report_lost(error: OSError) -> None:
-    write_error(f"The output cannot be written any more ({error.strerror}). The run continues.")
+def report_lost(error: OSError) -> None:
+    """Say on standard error that standard output cannot be written.
+
+    Args:
+        error: What writing to it raised.
+    """
+    stream = sys.stderr
+    proxies = sys.modules.get("rich.file_proxy")
+    if proxies is not None and isinstance(stream, proxies.FileProxy):
+        stream = (
+            stream.rich_proxied_file
+        )  # While a live line is shown, rich prints to standard output.
+    reason = error.strerror or error
+    write_error(f"The output cannot be written any more ({reason}). The run continues.", stream)
 
 
 def _unbroken(stream: io.TextIOWrapper, report: Callable[[OSError], None]) -> TextIO:

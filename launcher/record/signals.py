@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from types import FrameType
 CAUGHT = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := vars(signal).get(name))
 )
-# How long Python's exit waits for a run in a daemon thread to finish its step and save, in seconds.
+# How long Python's exit waits for a run in a thread to finish its step and save, in seconds.
 _PATIENCE_S = 60.0
 
 
@@ -37,16 +38,23 @@ class Left(BaseException):
     """A signal came during an evaluation, which is left; what it has computed so far is discarded."""
 
 
-class UserInterrupt(KeyboardInterrupt):
-    """The KeyboardInterrupt of a run; `resumable` says whether there is a checkpoint to resume from."""
-
-    resumable = False
-
-
 class SignalExit(SystemExit):
-    """The SystemExit of a run; `resumable` says whether there is a checkpoint to resume from."""
+    """What SIGTERM and SIGHUP end in; other code calls `sys.exit` too."""
 
-    resumable = False
+
+def mark_resumable(error: BaseException, resumable: bool) -> None:
+    """Note whether there is a checkpoint to resume from.
+
+    Args:
+        error: What is raised for a signal. It keeps its type: only for KeyboardInterrupt itself, and for no
+            class derived from it, Python ends with the exit code of a SIGINT.
+    """
+    vars(error)["resumable"] = resumable
+
+
+def is_resumable(error: BaseException) -> bool:
+    """Whether there is a checkpoint to resume from."""
+    return bool(vars(error).get("resumable"))
 
 
 class Signals:
@@ -71,13 +79,13 @@ class Signals:
         """Runs the block with our handlers installed, then restores the previous ones.
 
         Signals that the process ignores stay ignored, as `nohup` wants it. Python allows handlers in the main
-        thread only. A run in another thread is stopped when the main thread ends by a KeyboardInterrupt and,
-        in a daemon thread, when the program ends. A signal that came too late to be acted on is sent
+        thread only. A run in another thread is stopped when the main thread ends by a KeyboardInterrupt, or
+        when the program ends without waiting for it. A signal that came too late to be acted on is sent
         again at the end, to the previous handler.
 
         Raises:
             Interrupted: At the first signal, unless signals are only noted.
-            UserInterrupt: At the second SIGINT, wherever the block is.
+            KeyboardInterrupt: At the second SIGINT, wherever the block is.
         """
         if self._depth:
             self._depth += 1
@@ -91,7 +99,7 @@ class Signals:
         self._at_once, self._acted, self._depth = True, False, 1
         self._in_thread = threading.current_thread() is not threading.main_thread()
         if self._in_thread:
-            _IN_THREADS[self] = threading.current_thread()
+            _IN_THREADS[self] = threading.Event()
         else:
             for signum in CAUGHT:
                 if signal.getsignal(signum) is not signal.SIG_IGN:
@@ -100,12 +108,15 @@ class Signals:
             yield
         finally:
             self._depth = 0
-            _IN_THREADS.pop(self, None)
+            if (ended := _IN_THREADS.pop(self, None)) is not None:
+                ended.set()
             for caught, handler in previous.items():
-                if self._acted and isinstance(handler, Leaving):
-                    handler.begun = True
                 # None: a C library installed it, and Python cannot reinstall it.
                 signal.signal(caught, signal.SIG_DFL if handler is None else handler)
+            if self._acted:
+                for handler in previous.values():
+                    if isinstance(handler, Leaving):
+                        handler.begin()
         if self.received is not None and not self._acted and previous:
             signal.raise_signal(self.received)
 
@@ -139,7 +150,7 @@ class Signals:
             self._interrupts += 1
             if self._interrupts > 1:
                 self._acted = True
-                raise UserInterrupt  # Do not wait for the step to end.
+                raise KeyboardInterrupt  # Do not wait for the step to end.
         if self.received is None:
             self.received = signum
             if self._at_once:
@@ -147,20 +158,17 @@ class Signals:
 
 
 class Leaving:
-    """Signal handler of a console command: ends it at the first signal, and ignores what follows.
+    """Signal handler of a console command, which ends it at the first signal."""
 
-    Attributes:
-        begun: Whether the command is ending.
-    """
-
-    begun = False
+    def __init__(self) -> None:
+        self._begun = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self.begun:
-            return
-        self.begun = True
+        if self._begun:  # Another SIGINT, while Python waits for a thread, say.
+            os._exit(128 + signum)
+        self.begin()
         if signum == signal.SIGINT:
-            raise UserInterrupt
+            raise KeyboardInterrupt
         raise SignalExit(128 + signum)
 
     def install(self) -> None:
@@ -169,6 +177,14 @@ class Leaving:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self)
 
+    def begin(self) -> None:
+        """Ignore SIGTERM and SIGHUP from now on: the command is ending, with the exit code that it has."""
+        self._begun = True
+        for signum in CAUGHT:
+            # Python's own end restores what handlers there are, but leaves what is ignored.
+            if signum != signal.SIGINT:
+                signal.signal(signum, signal.SIG_IGN)
+
 
 def _main_thread_was_interrupted() -> bool:
     """Whether the main thread has ended by a KeyboardInterrupt, and Python waits for the other threads."""
@@ -176,13 +192,17 @@ def _main_thread_was_interrupted() -> bool:
     return not threading.main_thread().is_alive() and isinstance(last, KeyboardInterrupt)
 
 
-_IN_THREADS: dict[Signals, threading.Thread] = {}
+# Runs in threads, and what is set when they have ended: until CPython 3.13, a `join` that Ctrl-C interrupts
+# takes the thread for ended, so that Python no longer waits for it.
+_IN_THREADS: dict[Signals, threading.Event] = {}
 
 
 @atexit.register
-def _end_daemons() -> None:
-    """Stop the runs in daemon threads, which Python would freeze wherever they are."""
-    for signals, thread in list(_IN_THREADS.items()):
-        if thread.daemon:
-            signals.received = signals.received or signal.SIGTERM
-            thread.join(_PATIENCE_S)
+def _end_threads() -> None:
+    """Stop the runs in threads for which Python does not wait: it would freeze them wherever they are."""
+    running = list(_IN_THREADS.items())
+    for signals, _ in running:
+        if signals.arrived() is None:
+            signals.received = signal.SIGTERM
+    for _, ended in running:
+        ended.wait(_PATIENCE_S)

@@ -55,6 +55,9 @@ class Supervised(Protocol):
     def check_finite(self, *, closely: bool = False) -> None:
         """Raise Diverged if a weight, or what trains it, is not finite: then it is not worth saving."""
 
+    def roll_back(self, state: dict[str, Any]) -> None:
+        """Return what learns to its state in a checkpoint, while steps and data go on."""
+
     def check_fresh(self) -> None:
         """Refuse strategies that another run has used already."""
 

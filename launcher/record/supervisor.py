@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import CheckpointError, ConfigError, Diverged
+from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .directory import RunDirectory
-from .divergence import divergence_behind, with_advice
+from .divergence import Rollback, divergence_behind, with_advice
 from .log import CSV, Journal, Row, Writer
 from .output import write_error
 from .read_back import ReadBack
 from .saving import Saving
-from .signals import Interrupted, Left, Signals, UserInterrupt
+from .signals import Interrupted, Left, Signals, mark_resumable
 from .spared import Spared
 from .supervised import Supervised
 from .trackers import Tracker, missing
@@ -62,6 +62,10 @@ class Supervisor:
             self._opened = opened.pop_all()
         self.saving = Saving(plan, session, self.journal)
         self.checkpoints = self.saving.checkpoints
+        self._rollback: Rollback | None = None
+        if plan.on_nan == "rollback":
+            self._rollback = Rollback(session, self.checkpoints, self.console.problem)
+        self._save_first = False
         self._config = Spared(
             self.directory.write_config, "config.yaml could not be written", self.console.problem
         )
@@ -181,12 +185,9 @@ class Supervisor:
             outcome = f"saved to {self.session.path}" if error.saved else "not saved"
             self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
             raise
-        except UserInterrupt as error:
-            self._end("interrupted", reason="SIGINT, twice")
-            error.resumable = self._resumable
-            raise
-        except BaseException as error:  # KeyboardInterrupt or SystemExit from the user's code.
+        except BaseException as error:  # A second SIGINT, or SystemExit from the user's code.
             self._end("interrupted", reason=type(error).__name__)
+            mark_resumable(error, self._resumable)
             raise
 
     def _diverged(self, error: Diverged) -> Diverged:
@@ -220,6 +221,31 @@ class Supervisor:
             self._shown = now
             self.console.update(self.progress, self.session.newest_loss())
 
+    def begin_task(self) -> None:
+        """Call when a task begins, or is resumed."""
+        # To go back to: a checkpoint of an earlier task may lack what has grown since.
+        self._save_first = self._rollback is not None
+
+    def recover(self, error: Exception) -> bool:
+        """Call after an error in a step: goes back to the last good checkpoint, if the run diverged.
+
+        Returns:
+            Whether it did.
+
+        Raises:
+            Diverged: If the run has gone back too often.
+        """
+        if self._rollback is None or not self.directory.started:
+            return False
+        if isinstance(error, Diverged):
+            diverged: Diverged | None = error
+        else:
+            diverged = divergence_behind(error, self.session)
+        if diverged is None:
+            return False
+        self._rollback(diverged)
+        return True
+
     def _describe(self) -> None:
         """Write config.yaml."""
         self._described = True  # If it cannot be written, the next checkpoint tries again.
@@ -235,7 +261,8 @@ class Supervisor:
         self._stop_if_asked()
         if not self.directory.started:
             return  # Nothing is learnt yet, so nothing is lost.
-        if self.saving.due():
+        if self.saving.due() or self._save_first:
+            self._save_first = False
             self.save()
             self.saving.check()
 
@@ -268,8 +295,12 @@ class Supervisor:
         Args:
             mode: "train" or "eval".
             row: Values by column, with `step`, `epoch` and `task`.
+
+        Raises:
+            NotSaved: If the run directory was removed.
         """
         if row:
+            self.directory.check()
             self.journal.write(mode, **row)
 
     def evaluated(self, row: Row) -> None:
@@ -318,8 +349,10 @@ class Supervisor:
 
         Raises:
             Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
+            NotSaved: If the run directory was removed.
         """
-        if self._config.in_a_row:
+        self.directory.check()
+        if self._config.in_a_row or not (self.directory.path / "config.yaml").exists():
             self._describe()
         saved = (
             self.saving.save_at_end(lambda: self._signals.arrived() is not None)
@@ -359,6 +392,8 @@ class Supervisor:
         with kept_randomness(), self._recording_its_end():
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
+            if self._rollback is not None and (count := self._rollback.count):
+                console.problem(f"on_nan=rollback went back {count} time{'s' * (count > 1)}.")
             self._draw()
             self.journal.close()  # A tracker may take minutes, or be interrupted.
             self._stop_if_asked()
@@ -417,6 +452,9 @@ class Supervisor:
                 self.save()
             except Diverged as error:  # Nobody is there to catch it.
                 self.console.problem(str(self._diverged(error)))
+            except NotSaved as error:
+                self.console.problem(str(error))
+                self._end("failed", reason=str(error))
         if self.status == "open":
             self._end("interrupted", reason=reason)
         self._opened.close()
@@ -463,7 +501,10 @@ class Supervisor:
         """Write the final status, unless the run has left no traces yet."""
         self.status = status
         if self.directory.started:
-            self._write_status(status, **details)
+            if self.directory.lost:  # Another run may be in its place.
+                write_error(f"status.json could not be written: {self.directory.path} is gone.")
+            else:
+                self._write_status(status, **details)
 
     def _write_status(self, status: str, **details: Any) -> None:
         progress = self.progress

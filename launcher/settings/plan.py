@@ -127,6 +127,7 @@ class Plan:
     lr_decay_epochs: int | None
     accumulate: int
     clip_grad: float | None
+    on_nan: str
     ema: float | None
     precision: str
     compile: bool

@@ -67,7 +67,13 @@ class Session:
 
 def plan(**settings: Any) -> Any:
     """Settings of a run that records nothing but its checkpoints."""
-    usual = {"resume": False, "loggers": [], "save_every": None, "save_patience": 3}
+    usual = {
+        "on_nan": "stop",
+        "resume": False,
+        "loggers": [],
+        "save_every": None,
+        "save_patience": 3,
+    }
     usual["render_model"] = False
     return SimpleNamespace(**{**usual, **settings}, values={})
 

@@ -1,0 +1,128 @@
+"""`on_nan=skip`: leaves out the updates whose loss or gradient is NaN or infinite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ...replay import Diverged
+from ..settings.warn import warn_caller
+from .nan import all_finite, word_for, word_of
+from .own_optimizer import OwnOptimizers
+
+_MOST = 10  # In a row: more, and the run diverges whatever is left out.
+
+
+class LeftOut:
+    """Decides which updates are left out, and takes back what their learning steps did to buffers.
+
+    Each update waits for the device once, to see its gradients.
+
+    Args:
+        agent: The module that learns.
+        own: The optimisers that the module holds, whose steps it may leave out too; or None.
+
+    Attributes:
+        count: Updates left out so far.
+        now: Why the update of this learning step is left out, such as "the loss is NaN"; None: it is not.
+    """
+
+    def __init__(self, agent: nn.Module, own: OwnOptimizers | None):
+        self._agent, self.count, self._in_a_row = agent, 0, 0
+        self.now: str | None = None
+        self._bad_loss: str | None = None  # Of this learning step.
+        if own is not None:
+            own.before_step = self.before_step
+            own.look()
+        self._buffers: list[
+            tuple[Tensor, Tensor]
+        ] = []  # Each buffer, and what it held before the step.
+
+    def begin(self) -> None:
+        """Begin a learning step."""
+        self.now = None
+        self._buffers = [(b, b.detach().clone()) for b in self._agent.buffers()]
+
+    def look_at_loss(self, loss: Tensor) -> None:
+        """Note whether a loss is finite; if not, the update that it belongs to is left out."""
+        value = float(loss)
+        if not math.isfinite(value):
+            self._bad_loss = f"the loss is {word_for(value)}"
+
+    def refuses(self, parameters: Iterable[Tensor], *, scaled: bool = False) -> bool:
+        """Whether to leave out an update by the gradients of these parameters, which are dropped then.
+
+        Called for every loss, so that no checkpoint holds such gradients.
+
+        Args:
+            scaled: Whether a loss scaler steps, which leaves out infinite gradients itself.
+        """
+        parameters = list(parameters)
+        why, self._bad_loss = self._bad_loss, None
+        if why is None and not scaled:
+            why = self._bad_gradient(parameters)
+        if why is None:
+            return False
+        for parameter in parameters:
+            parameter.grad = None
+        self.now = why
+        return True
+
+    def updated(self) -> None:
+        """Call after an update: only those between two updates count as being in a row."""
+        self._in_a_row = 0
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Leave out a step of an optimiser that the module steps itself, if its gradients are not finite."""
+        # Without gradients, `step` changes nothing.
+        if not self.refuses(p for group in optimizer.param_groups for p in group["params"]):
+            self.updated()
+
+    def end(self, step: int) -> bool:
+        """End a learning step: counts what was left out, and restores the buffers.
+
+        Args:
+            step: Its number, from 1.
+
+        Returns:
+            Whether its update was left out.
+
+        Raises:
+            Diverged: If too many updates in a row were left out.
+        """
+        if self.now is not None:
+            with torch.no_grad():
+                for buffer, before in self._buffers:
+                    if buffer.shape == before.shape:
+                        buffer.copy_(before)
+        self._buffers = []
+        if self.now is None:
+            return False
+        self.count += 1
+        self._in_a_row += 1
+        if self._in_a_row >= _MOST:
+            raise Diverged(
+                f"{_MOST} updates in a row were left out (on_nan=skip), the last at learning step {step}: "
+                f"{self.now}.",
+                tensor=self.now.split("`")[1] if "`" in self.now else "loss",
+            )
+        if self.count == 1:
+            warn_caller(
+                f"on_nan=skip: the update of learning step {step} was left out, since {self.now}. Further "
+                "ones are only counted."
+            )
+        return True
+
+    def _bad_gradient(self, parameters: list[Tensor]) -> str | None:
+        reached = [p for p in parameters if p.grad is not None]
+        if all_finite([p.grad for p in reached if p.grad is not None]):
+            return None
+        names = {id(p): name for name, p in self._agent.named_parameters()}
+        for p in reached:
+            if p.grad is not None and (word := word_of(p.grad)) is not None:
+                return f"the gradient of `{names.get(id(p), 'a weight')}` is {word}"
+        return None
