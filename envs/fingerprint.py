@@ -26,6 +26,8 @@ _READ = 8  # Items that are read of data which is decoded at each use.
 _CHUNK_BYTES = 16 * 2**20
 _STATS = 20_000  # Files whose sizes are asked for: a network's file system takes its time for each.
 
+_IDENTITY = ("id", "class", "arguments", "wrappers", "observations", "actions")
+
 Fingerprint = dict[str, Any]
 
 
@@ -123,8 +125,10 @@ def as_lists(names: object) -> Any:
 
 
 def is_whole(found: Fingerprint) -> bool:
-    """Whether two equal ones of this kind mean the same data, wherever it was read from."""
-    return found["kind"] == "data" and not any(found[key]["changing"] for key in ("train", "test"))
+    """Whether an equal one means the same data or environments, however they were named."""
+    if found["kind"] == "environments":
+        return all(task["whole"] for task in found["tasks"])
+    return not any(found[key]["changing"] for key in ("train", "test"))
 
 
 def _other_rows(known: Fingerprint, now: Fingerprint, what: str) -> Iterator[str]:
@@ -154,9 +158,10 @@ def _other_environments(
         yield f"{len(now)} environments; there were {len(known)}"
         return
     for one, other in zip(known, now, strict=True):
-        for key in other:
-            if one.get(key) != other[key]:
-                yield f"{other['name']}: {key} {other[key]}; it was {one.get(key)}"
+        # The first is enough: another environment has other spaces too.
+        key = next((key for key in _IDENTITY if one.get(key) != other[key]), None)
+        if key is not None:
+            yield f"{other['name']} has the {key} {other[key]}, {one.get('name')} had {one.get(key)}"
 
 
 def _named(names: object) -> str:
@@ -204,7 +209,7 @@ def _numbers(column: Tensor, rows: int) -> np.ndarray:
 
     The weights are odd, so a row that changes in one place always has another number.
     """
-    row_bytes = max(1, column[:1].nbytes)
+    row_bytes = column[:1].nbytes
     step = 1
     if rows * row_bytes > _WHOLE_BYTES:
         fewest, most = _SAMPLE_ROWS
@@ -216,10 +221,10 @@ def _numbers(column: Tensor, rows: int) -> np.ndarray:
     )
     parts = []
     for start in range(0, rows, at_once):
-        some = column[start : min(rows, start + at_once) : step].cpu().contiguous()
-        raw = some.view(len(some), -1).view(torch.uint8).numpy() if some.dim() > 1 else None
-        if raw is None:
-            raw = some.view(-1, 1).view(torch.uint8).numpy()
+        some = column[start : min(rows, start + at_once) : step]
+        # Flat first: a dimension of size 1 may have any stride.
+        flat = some.cpu().reshape(-1).contiguous()
+        raw = flat.view(torch.uint8).numpy().reshape(len(some), row_bytes)
         if raw.shape[1] % 8:
             raw = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 8)))
         parts.append(np.einsum("ij,j->i", raw.view(np.uint64), weights))

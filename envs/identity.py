@@ -7,9 +7,12 @@ from typing import Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 # How an environment is shown says nothing about what is learnt in it.
 _SHOWN = ("render_mode", "render_fps")
+# Put around by `gymnasium.make`; what they let through is unchanged.
+_CHECKS = (PassiveEnvChecker, OrderEnforcing)
 
 
 def identity(env: Any, name: str) -> dict[str, Any]:
@@ -25,10 +28,12 @@ def identity(env: Any, name: str) -> dict[str, Any]:
         getattr(env, space) for space in spaces or ("observation_space", "action_space")
     )
     spec = env.spec
+    arguments = getattr(spec, "kwargs", None) or {}
     return {
         "name": name,
+        "whole": spec is not None and all(map(_is_plain, arguments.values())),
         "id": None if spec is None else spec.id,
-        "arguments": _plain(getattr(spec, "kwargs", None)),
+        "arguments": _plain(arguments),
         "class": type(env.unwrapped).__name__,
         "wrappers": _wrappers(env, getattr(spec, "additional_wrappers", None) or ()),
         "observations": repr(given),
@@ -44,18 +49,17 @@ def _wrappers(env: Any, recorded: Sequence[Any]) -> list[str]:
     """
     found: list[str] = []
     while isinstance(env, (gymnasium.Wrapper, VectorWrapper)):
-        found.append(type(env).__name__)
+        if not isinstance(env, _CHECKS):
+            found.append(type(env).__name__)
         env = env.env
     known = {wrapper.name: _plain(wrapper.kwargs) for wrapper in recorded}
     return [f"{name} {known[name]}" if known.get(name) else name for name in found[::-1]]
 
 
-def _plain(arguments: Mapping[str, object] | None) -> dict[str, Any]:
+def _plain(arguments: Mapping[str, object]) -> dict[str, Any]:
     """The arguments that are plain data."""
     return {
-        key: value
-        for key, value in dict(arguments or {}).items()
-        if key not in _SHOWN and _is_plain(value)
+        key: value for key, value in arguments.items() if key not in _SHOWN and _is_plain(value)
     }
 
 

@@ -84,6 +84,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(folder, path)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        OSError: It is a link, or no folder, or the system refuses. Those above it may be links of the user's.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path} is a link", str(path))
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def open_appending(path: Path, *, newline: str | None = None) -> TextIO:
     """Open a text file (UTF-8) to append to it; it is made where there is none, and never through a link.
 

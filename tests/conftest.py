@@ -21,6 +21,13 @@ torch.set_num_threads(1)  # Small tensors: a second thread only waits for the fi
 os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share fixtures, and those of a device its runs: one worker takes them (`-n 2`)."""
+    for item in items:
+        together = item.path.parent if item.path.parent.name == "accelerator" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together.relative_to(Path(__file__).parent))))
+
+
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
     """The root that torchvision reads the real MNIST from."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...envs.sources import folder_of
 from ...replay import CheckpointError, ConfigError
+from ...replay.files import read_text
 from ..record.checkpoint import find
 from ..settings.compose import compose
 from ..settings.dotted import split_target
@@ -133,7 +134,7 @@ def _saved(path: Path) -> dict[str, Any]:
         ConfigError: If it cannot be read.
     """
     try:
-        values = load_yaml((path / "config.yaml").read_text())
+        values = load_yaml(read_text(path / "config.yaml"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be resumed: config.yaml cannot be read ({error})."
@@ -161,7 +162,7 @@ def _refuse_finished(
         ConfigError: Saying how to go on.
     """
     try:
-        status = json.loads((path / "status.json").read_text())["status"]
+        status = json.loads(read_text(path / "status.json"))["status"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if status != "finished" or given.given & set(_LENGTHS):

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ...replay.errors import ConfigError
+from ...replay.files import read_text
 from ..metrics import METRICS, PLACES, score_names
 from ..settings.plain_yaml import Loader
 from ..settings.schema import that_count
@@ -57,7 +59,7 @@ def by_folder(groups: Groups) -> Groups:
 def _conditions(config: Path) -> list[str]:
     """The settings besides the data set that a run's score depends on: `tasks=5`, `scenario=task`."""
     try:
-        values = yaml.load(config.read_text(), Loader=Loader)
+        values = yaml.load(read_text(config), Loader=Loader)
         found = {key: values.get(key) for key in _CONDITIONS}
         for key in ("dataset", "env"):
             named = values.get(key)
@@ -111,8 +113,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV file as text, whole lines only: a run may be writing to it.
 
     Not `log.read_csv`, which imports torch: `ml plot` should start in a fraction of a second.
+
+    Raises:
+        ConfigError: If it cannot be read, or is not a file of the run's own.
     """
-    text = path.read_text() if path.exists() else ""
+    try:
+        text = read_text(path) if path.exists() else ""
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path} ({error.strerror or error}).") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Cannot read {path} ({error}).") from error
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from ...envs.arrow import table_suffix
 from ...replay.errors import ConfigError
+from ...replay.files import read_text
 from ...replay.suggestions import did_you_mean
 from ..metrics import better
 from ..settings.plain_yaml import Loader
@@ -215,7 +216,7 @@ def _last(run: Path, metric: str) -> float:
 def _settings(config: Path) -> Settings | None:
     """The settings in a config.yaml; None if it cannot be read."""
     try:
-        values = yaml.load(config.read_text(), Loader=Loader)
+        values = yaml.load(read_text(config), Loader=Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return _flat(values) if isinstance(values, Mapping) else None
@@ -373,7 +374,7 @@ def _key(value: object) -> str:
 
 def _status(run: Path) -> str:
     try:
-        return str(json.loads((run / "status.json").read_text())["status"])
+        return str(json.loads(read_text(run / "status.json"))["status"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ...replay import ConfigError, NotSaved
-from ...replay.files import link_in, overwrite, read_text, remove_partial, replacing
+from ...replay.files import (
+    link_in,
+    open_regular,
+    overwrite,
+    read_text,
+    remove_partial,
+    replacing,
+)
 
 _LOCK = ".lock"
 # In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
@@ -19,6 +27,7 @@ _NAMES = (
     *("config.yaml", "status.json", "train.csv", "eval.csv", _LOCK),
     *("checkpoints", "plots", "videos", "tensorboard", "wandb"),
 )
+_APPENDED = ("train.csv", "eval.csv")
 _TRACKED = ("wandb",)  # W&B keeps links to its newest run there.
 # A run that is closing may remove the lock file that the next one has just opened, which then tries again.
 # A run that is still working holds it for longer.
@@ -49,6 +58,8 @@ class RunDirectory:
             self._lock = _locked(path / _LOCK)
             self._claimed = _identity(path)
             _remove_partial(path)
+            for name in _APPENDED:
+                _make_own(path / name)
         except Timeout as error:
             raise ConfigError(
                 f"Another run is writing to {path}{_holder(path / _LOCK)}. Set another seed, experiment or "
@@ -266,6 +277,13 @@ def _check_links(path: Path) -> None:
     if lock.is_file() and lock.stat().st_size and lock.stat().st_nlink > 1:
         # Taking the lock may empty the file: as a hard link it can be any file of the user's.
         raise ConfigError(f"{lock} is a hard link to another file. Remove it.")
+
+
+def _make_own(path: Path) -> None:
+    """Copy a file that is also elsewhere, in a copy of the run made of hard links, say."""
+    if path.is_file() and path.stat().st_nlink > 1:
+        with replacing(path, "wb") as copy, open_regular(path) as file:
+            shutil.copyfileobj(file, copy)
 
 
 def _remove_partial(path: Path) -> None:

@@ -22,7 +22,7 @@ from ..settings.plain_yaml import dump
 from ..settings.plan import Plan
 from ..settings.schema import PARTS, schema
 
-DATA = ("dataset", "test_dataset")
+DATA = ("dataset", "test_dataset", "env", "offline")
 """Settings that say where the data comes from: where its fingerprint is the same, they may differ."""
 
 MODULES = ("model", *PARTS)
@@ -75,7 +75,7 @@ class Changes:
     @property
     def allows_data(self) -> bool:
         """Whether the user accepts that the data is something else."""
-        return not self.override.isdisjoint({"data", *DATA, "env", "offline"})
+        return not self.override.isdisjoint({"data", *DATA})
 
     def __iter__(self) -> Iterator[Change]:
         """What is different, and allowed to be."""
@@ -90,6 +90,12 @@ class Changes:
     def without_effect(self) -> list[Change]:
         """Settings for the start of a run, which are those of the checkpoint for good."""
         return [change for change in self.found if change.rule == "start"]
+
+    @property
+    def needless(self) -> list[str]:
+        """Names in `override` of settings that are the same."""
+        known = {name for change in self.found for name in (change.key, change.root)}
+        return sorted(self.override - known - {"data", "csv", *DATA})
 
     def refused(self, *, but: Collection[str] = ()) -> list[Change]:
         """The changes that nobody has allowed.
@@ -106,7 +112,7 @@ class Changes:
 
     def _allowed(self, change: Change) -> bool:
         names = {change.key, change.root}
-        if change.root in (*DATA, "env", "offline"):
+        if change.root in DATA:
             names.add("data")
         return not self.override.isdisjoint(names)
 
@@ -122,20 +128,20 @@ def refusal(changes: Sequence[Change], data: Sequence[str]) -> ConfigError | Non
         return None
     kept = [change.key for change in changes if change.rule == "kept"]
     # `data` stands for the settings that say where it comes from.
-    names = [c.key for c in changes if not (data and c.root in (*DATA, "env", "offline"))]
+    names = [c.key for c in changes if not (data and c.root in DATA)]
     lines = [*map(str, changes), *(f"data: {words}" for words in data)]
-    what = "The checkpoint comes from a run that learnt from something else:"
+    what = "This would not continue the run in the checkpoint:"
     text = "\n".join((what, *(f"  {line}" for line in lines)))
     if kept:
         advice = (
-            f"{', '.join(f'`{key}`' for key in kept)} cannot change in a run that is resumed. Set "
+            f"{', '.join(f'`{key}`' for key in kept)} cannot change when a run is resumed. Set "
             f"{'it' if len(kept) == 1 else 'them'} as before, or another path or experiment for a new run."
         )
     else:
         words = [*names, *(["data"] if data else [])]
         advice = (
-            "Resume with what it learnt from, set another path or experiment for a new run, or, to continue "
-            f"in spite of it, add override=[{','.join(words)}]."
+            "Resume with the same settings and data, set another path or experiment for a new run, or, to "
+            f"continue in spite of it, add override=[{','.join(words)}]."
         )
     return ConfigError(f"{text}\n{advice}")
 
@@ -154,6 +160,16 @@ def other_data(state: Mapping[str, Any], world: World, replay: Replay) -> list[s
         if origin is not None and origin != replay.storage.origin:
             words.append("the transitions of `offline` are other ones")
     return words
+
+
+def accept_data(state: Mapping[str, Any], replay: Replay) -> dict[str, Any]:
+    """The checkpoint's state, as if it came from a run on the saved transitions that this replay holds."""
+    if not (replay.offline and isinstance(replay.storage, Transitions)):
+        return dict(state)
+    return {
+        **state,
+        "replay": {**state["replay"], "transitions": {"origin": replay.storage.origin}},
+    }
 
 
 def parts_to_restart(before: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...replay.suggestions import did_you_mean
+from ...replay.suggestions import did_you_mean, nearest
 from .schema import ALIASES, schema
 
 BESIDE = ("data", "csv")
@@ -32,10 +32,12 @@ def check_override(names: Sequence[str] | None, mistakes: list[str]) -> list[str
         group = [other for other in known if other.startswith(f"{key}.")]
         if (setting is None and not group) or (rest and key not in known and not _takes(root)):
             near = did_you_mean(name, [*known, *ALIASES, *BESIDE])
+            if rest and not near and (roots := nearest(root, known, count=1)):
+                near = f" Did you mean `{roots[0]}.{rest}`?"
             mistakes.append(f"override={name}: there is no such setting.{near}")
         elif setting is not None and setting.counts & {"sequence", "kept"}:
             mistakes.append(
-                f"override={name}: `{setting.key}` cannot change in a run that is resumed. Set another path "
+                f"override={name}: `{setting.key}` cannot change when a run is resumed. Set another path "
                 "or experiment for a new run."
             )
     return found

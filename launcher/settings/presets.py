@@ -104,6 +104,8 @@ def of_the_user() -> dict[str, str]:
         if any(part.startswith(".") for part in path.parts):
             continue
         try:
+            if not path.is_file():
+                continue  # Reading a FIFO would wait for ever.
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             continue

@@ -22,6 +22,8 @@ def without_effect(plan: Plan, world: World) -> dict[str, str]:
         reasons["eval_future"] = "there is one task"
     if not plan.optim.constructs:
         reasons |= dict.fromkeys(SHORTHANDS, "the optimiser is an instance")
+    if not plan.resume:
+        reasons["override"] = "resume is not set"
     return {key: reason for key, reason in reasons.items() if key in plan.given}
 
 

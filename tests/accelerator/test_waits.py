@@ -49,7 +49,7 @@ def test_losses_are_looked_at_together(report: Any) -> None:
     assert per_step(report("data", "mlp"), "check")["download"] <= 1
 
 
-@pytest.mark.parametrize("name", set(ENVIRONMENTS) - {*BY_ROLLOUT, "random"})
+@pytest.mark.parametrize("name", sorted(set(ENVIRONMENTS) - {*BY_ROLLOUT, "random"}))
 def test_no_learning_step_in_environments_waits(name: str, report: Any) -> None:
     found = report("environments", name)
     assert waits(found, "learn") <= ASKING_IN_ENVIRONMENTS.get(name, 0), found["places"]

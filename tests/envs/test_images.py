@@ -193,7 +193,6 @@ def test_grey_and_coloured_files_have_three_channels(tmp_path: Path) -> None:
         ([numbers(3.5, np.float32)], [3.5], torch.float32),
         ([numbers(70_000, np.int32)], [70_000], torch.float32),
     ],
-    ids=str,
 )
 def test_pictures_of_a_data_set_share_channels_and_type(
     images: list[Any], pixel: Any, kind: torch.dtype

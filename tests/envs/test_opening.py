@@ -80,7 +80,6 @@ def _none_is_left_open() -> Iterator[None]:
         ({"normalize_obs": True, "frame_stack": 2, "time_limit": 3}, 2),
         ({"env": lambda: Tells(), "env_info": ["fuel"]}, 2),
     ],
-    ids=str,
 )
 @pytest.mark.filterwarnings("ignore:`eval_every` has no effect")
 def test_no_more_are_made_than_are_used(settings: Any, made: int, quick: Any) -> None:
@@ -122,7 +121,6 @@ def test_the_recorded_one_is_one_of_them(quick: Any) -> None:
         {"frame_stack": 2, "env": lambda: Scalar()},
         {"env": lambda: Differs()},
     ],
-    ids=str,
 )
 def test_all_are_closed_when_something_is_wrong(wrong: Any, quick: Any) -> None:
     Counted.limit = wrong.pop("limit", 99)

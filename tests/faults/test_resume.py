@@ -936,6 +936,7 @@ def test_half_written_checkpoint_is_neither_read_nor_in_the_way(reference: Any) 
 # ----------------------------------------------------------------------------- what resuming says
 
 
+@pytest.mark.row(8)
 @pytest.mark.parametrize("killed", [False, True])
 def test_without_a_checkpoint_a_run_starts_afresh_and_says_so(
     killed: bool, reference: Any, capsys: pytest.CaptureFixture[str]
@@ -978,6 +979,7 @@ def test_resumed_with_more_epochs_a_finished_run_goes_on_or_says_that_it_is_fini
     assert run.history[-1]["step"] == 69 or "finished" in said
 
 
+@pytest.mark.row(10)
 def test_resumed_run_says_which_settings_changed(capsys: pytest.CaptureFixture[str]) -> None:
     interrupted(17, "crash", model=Net, path="run", lr=0.01)
     settings = {"lr": 0.02, "epochs": 3, "weight_decay": 0.5, "resume": True, "progress": True}
@@ -1001,6 +1003,7 @@ def test_unchanged_settings_are_not_mentioned(capsys: pytest.CaptureFixture[str]
     assert "Changed" not in said
 
 
+@pytest.mark.row(10)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -1046,6 +1049,7 @@ class Other(nn.Module):
         return self.head(obs.flatten(1))
 
 
+@pytest.mark.row(9)
 def test_foreign_checkpoint_is_refused_and_left_alone() -> None:
     interrupted(17, "crash", model=Net, path="run")
     files = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}

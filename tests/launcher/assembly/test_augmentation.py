@@ -110,7 +110,6 @@ def test_grey_images_have_no_colour_to_lose(augmented: Any) -> None:
         lambda images: images.flip(-1) if random.random() < 0.05 else images,
         lambda images: images.mul_(0.5),  # In place.
     ],
-    ids=str,
 )
 def test_what_changes_little_or_seldom_is_accepted(aug: Any, augmented: Any) -> None:
     run = augmented(aug, train_steps=60)

@@ -80,7 +80,6 @@ def test_without_any() -> None:
         [{"_target_": "TransformReward", "func": lambda reward: 2 * reward}, five],
         [lambda env: five(Double(env))],
     ],
-    ids=str,
 )
 def test_objects_of_python(given: Any) -> None:
     assert score(env_wrappers=given) == (30, 5)
@@ -214,7 +213,6 @@ def test_they_are_written_down_and_resumed() -> None:
         ([{"_target_": "RecordVideo", "video_folder": "v"}], "same files. video=true records"),
         ([{"_target_": "TransformReward", "func": "a.b"}], "no function `a.b`. Write file.py:name"),
     ],
-    ids=str,
 )
 def test_mistakes_are_found_before_training(given: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
