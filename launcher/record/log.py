@@ -201,7 +201,7 @@ class Journal:
         On resuming, later rows are dropped.
         """
         counts = self._counts | {file.mode: file.count for file in self._files}
-        waiting = [row for file in self._files for row in file.waiting]
+        waiting = {file.mode: file.waiting for file in self._files if file.waiting}
         return {**counts, "waiting": waiting} if waiting else counts
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -209,10 +209,13 @@ class Journal:
         for file in self._files:
             file.cut(state[file.mode])
         self._counts = {mode: state.get(mode, 0) for mode in self._counts}
+        for writer, write in zip(self.writers, self._write, strict=True):
+            for row in state.get("waiting", {}).get(writer.mode, ()):
+                write({**row, "mode": writer.mode})
         counts = {file.mode: file.count for file in self._files}
         self.history = History({file.mode: file.path for file in self._files}, counts)
-        for row in state.get("waiting", ()):
-            self.write(**row)
+        for row in [row for file in self._files for row in file.waiting]:
+            self.history.append(row, in_file=False)
 
     def close(self) -> None:
         for writer in self.writers:

@@ -212,3 +212,4 @@ def test_pictures_that_cannot_be_written_leave_a_finished_run(disk: Path) -> Non
     assert said.count("No pictures of the run: No space left on device") == 1
     assert status(disk) == "finished"
     assert not partial(disk)
+    assert all(path.stat().st_size for path in (disk / "run").rglob("*.png"))
