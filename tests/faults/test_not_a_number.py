@@ -22,7 +22,6 @@ from antelope import Diverged, Run, ml
 from antelope.launcher.record.checkpoint import Checkpoints
 
 NAN, INFINITE = math.nan, math.inf
-ROOT = Path(__file__).resolve().parents[2]
 # 40 rows of 4 classes, of which a fifth is held out.
 DATA = (np.random.default_rng(0).normal(size=(40, 4)).astype("float32"), np.arange(40) % 4)
 SHORT = {
@@ -415,7 +414,7 @@ def test_row_16_from_the_console_it_exits_with_3_and_says_it_once(tmp_path: Path
     code = "from antelope.launcher.ml import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *words.split()],
-        env={**os.environ, "PYTHONPATH": str(ROOT.parent), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -504,6 +503,23 @@ def test_row_16_skip_has_an_end(model: type[Plain]) -> None:
     error = diverging(model=Always, on_nan="skip")
     assert "10 updates in a row were left out (on_nan=skip)" in str(error)
     assert error.step == 29
+
+
+@pytest.mark.row(16)
+@pytest.mark.filterwarnings("ignore:on_nan=skip")
+@pytest.mark.parametrize("first", ["stop", "skip", "rollback"])
+def test_row_16_a_run_that_diverged_is_resumed_with_skip(
+    first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Twice(BadLoss):
+        at = (12, 13, 14, 15, 30) if first == "rollback" else (15, 35)
+
+    if first == "skip":
+        finished(model=Twice, on_nan="skip", train_steps=30)
+    else:
+        diverging(model=Twice, on_nan=first, train_steps=30)
+    finished(model=Twice, on_nan="skip", resume=True)
+    assert f"left out {2 if first == 'skip' else 1} update" in capsys.readouterr().err
 
 
 @pytest.mark.row(16)
