@@ -9,6 +9,7 @@ from typing import Any
 
 from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
+from ...replay.shown import shown
 from ..settings.plan import Plan
 from .csv_file import CSV, Row
 from .directory import RunDirectory
@@ -521,7 +522,8 @@ class Supervisor:
             task=progress.task,
             metrics=progress.metrics,
             tasks=self.tasks,
-            **details,
+            # The reason may quote an error's message, and that a secret.
+            **{k: shown(v) if isinstance(v, str) else v for k, v in details.items()},
         )
 
 
