@@ -568,6 +568,7 @@ def test_row_16_rollback_restores_the_checkpoint_and_the_schedule_goes_on() -> N
         callbacks=calls,
         scheduler="LinearLR",
         scheduler_every="step",
+        **{"scheduler.total_iters": 40},
     )
     assert seen["count"] == 12  # Eleven steps of the checkpoint, and the one after the rollback.
     rates = [row["lr"] for row in run.history if "lr" in row]
