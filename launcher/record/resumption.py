@@ -163,9 +163,9 @@ def other_data(state: Mapping[str, Any], world: World, replay: Replay) -> list[s
         raise CheckpointError(
             f"What the checkpoint says of its data was not written by a run: {error!r}."
         ) from error
-    if replay.offline and isinstance(replay.storage, Transitions):
+    if isinstance(replay.storage, Transitions):
         origin = (state["replay"].get("transitions") or {}).get("origin")
-        if origin is not None and origin != replay.storage.origin:
+        if origin != replay.storage.origin:
             words.append("the transitions of `offline` are other ones")
     return words
 
