@@ -404,6 +404,24 @@ def test_row_42_a_run_goes_on_when_its_terminal_is_gone() -> None:
     assert err == "The output cannot be written any more (Input/output error). The run continues.\n"
 
 
+@pytest.mark.row(40)
+def test_row_40_a_log_is_readable_without_a_terminal_colours_or_utf_8() -> None:
+    """Row 40: 40 columns, through a pipe, in ASCII, in a directory whose name is not."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"}
+    words = ["dataset=Digits", "train_steps=4", "eval_every=2", "plot=false", "path='a run ü'"]
+    run = subprocess.run(
+        [sys.executable, "-B", "-c", CONSOLE, *words],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **plain, "COLUMNS": "40", "PYTHONPATH": str(ROOT)},
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.isascii()
+    assert b"\x1b" not in run.stdout
+    assert b"\nstep 2  accuracy 0." in run.stdout
+    assert status("a run ü")["status"] == "finished"
+
+
 # ----------------------------------------------------------------------------- without its directory
 
 
