@@ -104,7 +104,7 @@ def _alone(words: list[str]) -> int:
     leaving.install()
     unbroken_streams()
     code = _main(words)
-    leaving.begin()
+    leaving.begin(code)
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -168,7 +169,8 @@ class RunDirectory:
         if (
             os.name == "posix" and not self.lost
         ):  # Windows cannot remove an open file; there, `release` does it.
-            (self.path / _LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Read-only by now, for example.
+                (self.path / _LOCK).unlink()
         self._lock.release()
         self._lock = None
         if not self.started:

@@ -181,6 +181,8 @@ class Supervisor:
             # Actions of NaN, for example, which an environment or a distribution refuses.
             if (behind := divergence_behind(error, self.session)) is not None:
                 raise self._diverged(behind) from error
+            if self.directory.started and not isinstance(error, (ConfigError, NotSaved)):
+                error.add_note(self.saving.save_crash())
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
@@ -269,6 +271,7 @@ class Supervisor:
             self._save_first = False
             self.save()
             self.saving.check()
+            self._stop_if_asked()  # A signal came meanwhile.
 
     def _stop_if_asked(self) -> None:
         """Save the run as it is and raise `Interrupted`, if a signal came."""

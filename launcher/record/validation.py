@@ -80,6 +80,7 @@ _PARTS: dict[str, Any] = {  # Of a learner, without those that every state has.
             }
         )
     ),
+    "left_out": count,
     "unreached": fields({"waiting": each(text), "looks": count}),
     "strategies": fields(
         {"task": count, "strategies": table(anything)},
