@@ -94,8 +94,8 @@ class Supervisor:
         """Continue from the newest valid checkpoint, if the plan asks for it and there is one.
 
         Raises:
-            CheckpointError, ConfigError: If it belongs to another model, sequence, data or settings, or none is
-                valid.
+            CheckpointError, ConfigError: If it belongs to another model, sequence, data or settings, or if
+                none is valid.
         """
         state = self._newest_state() if self.directory.resume else None
         if state is None:
