@@ -94,7 +94,7 @@ class Supervisor:
         """Continue from the newest valid checkpoint, if the plan asks for it and there is one.
 
         Raises:
-            CheckpointError, ConfigError: If it belongs to another model or sequence, other data or settings, or
+            CheckpointError, ConfigError: If it belongs to another model, sequence, data or settings, or if
                 none is valid.
         """
         state = self._newest_state() if self.directory.resume else None
