@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..replay import DataError, LazyColumn
+from ..replay.files import link_in
 from .images import Form, Pictures
 from .parallel import by_all_cores
 from .statistics import Sums, remember, sums_of
@@ -168,10 +169,10 @@ class Cache:
         # By its path: folders of the same name are kept apart.
         at = hashlib.sha256(f"{files.root} {files.part} {files.reader}".encode()).hexdigest()[:12]
         homes = [folder / f"{Path(files.root).name}-{at}" for folder in self.folders]
+        homes, refused = _without_links(homes)
         for home in homes:
             if (found := _opened(home / key, pictures)) is not None:
                 return found
-        refused = ""
         for home in homes:
             try:
                 home.mkdir(parents=True, exist_ok=True)
@@ -298,6 +299,22 @@ class _Journal:
             file.flush()
             os.fsync(file.fileno())
         self._new, self._written = [], time.monotonic()
+
+
+def _without_links(homes: list[Path]) -> tuple[list[Path], str]:
+    """The folders without links, FIFOs or devices, through which we could write to anywhere else.
+
+    Returns:
+        The folders, and why another was left out.
+    """
+    kept, refused = [], ""
+    for home in homes:
+        link = home if home.is_symlink() else link_in(home) if home.is_dir() else None
+        if link is None:
+            kept.append(home)
+        else:
+            refused = refused or f"{link} is a link, or not a regular file"
+    return kept, refused
 
 
 def _settle(pictures: Pictures, files: Files) -> None:

@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
 from ..replay import ConfigError
+from ..replay.files import replacing_by_name
 from .checked import describe_error
 from .copies import Make
 from .opening import close
@@ -87,7 +88,26 @@ def developed(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     return env.env
 
 
-class _Recorder(RecordVideo):
+class Recording(RecordVideo):
+    """Writes a film under a free name, then moves it to its place: never through a link that is there.
+
+    Attributes:
+        file: Where every film belongs; None: to `<folder>/<prefix>-episode-<number>.mp4`.
+    """
+
+    file: Path | None = None
+
+    def stop_recording(self) -> None:
+        folder, place = self.video_folder, Path(self.video_folder, f"{self._video_name}.mp4")
+        with replacing_by_name(self.file or place) as free:
+            self.video_folder, self._video_name = str(free.parent), free.stem
+            try:
+                super().stop_recording()
+            finally:
+                self.video_folder = folder
+
+
+class _Recorder(Recording):
     """Abandons the video with a warning if a frame or the file cannot be made."""
 
     def _capture_frame(self) -> None:

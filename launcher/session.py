@@ -27,8 +27,9 @@ from .learn.rest import Rest
 from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
+from .record.csv_file import Row
 from .record.directory import check_place
-from .record.log import Log, Row
+from .record.log import Log
 from .record.offline import check_path
 from .record.pictures import build_pictures
 from .record.progress import Progress
@@ -379,6 +380,11 @@ class Session:
             error = refusal(found, wrong or [])
             assert error is not None
             raise error
+        if words is None:
+            self.console.note(
+                "The checkpoint, of an earlier version, does not say what its data was; whether it is the "
+                "same is not known."
+            )
         self._other_data = words or []
         return changes
 

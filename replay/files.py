@@ -84,6 +84,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(folder, path)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        OSError: It is a link, or no folder, or the system refuses. Those above it may be links of the user's.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path} is a link", str(path))
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def open_appending(path: Path, *, newline: str | None = None) -> TextIO:
     """Open a text file (UTF-8) to append to it; it is made where there is none, and never through a link.
 
@@ -96,6 +107,27 @@ def open_appending(path: Path, *, newline: str | None = None) -> TextIO:
         os.close(descriptor)
         raise OSError(f"{path} is not a regular file")
     return os.fdopen(descriptor, "a", newline=newline, encoding="utf-8")
+
+
+def overwrite(path: Path, text: str) -> bool:
+    """Write over a file, within the space that it has on a disk that may be full.
+
+    Returns:
+        False if the text does not fit, or the file is missing, a link, or has other names: it is unchanged.
+    """
+    data = text.encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | _NO_LINKS)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        found = os.fstat(descriptor)
+        room = max(found.st_size, getattr(found, "st_blocks", 0) * 512)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or len(data) > room:
+            return False
+        file.write(data)
+        file.truncate()
+    return True
 
 
 def open_regular(path: Path) -> io.BufferedReader:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from ...replay import ConfigError
+from ...replay.files import replacing_by_name
 from ...replay.suggestions import did_you_mean
 from ..inference.trained import Trained
 from .formats import FORMATS
@@ -33,11 +32,8 @@ def export(trained: Trained, format: str, path: str | Path | None) -> Path:
             "Cannot export {}: {}. Its weights alone can be exported: format=safetensors."
         )
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as folder:
-            FORMATS[format].write(trained, Path(folder) / file.name)
-            # The model itself last: it refers to the others.
-            for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == file.name):
-                os.replace(part, file.with_name(part.name))
+        with replacing_by_name(file) as partial:
+            FORMATS[format].write(trained, partial)
     except OSError as error:
         raise ConfigError(f"Cannot write {file}: {error.strerror or error}.") from error
     return file

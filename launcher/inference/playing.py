@@ -11,11 +11,11 @@ from typing import Any
 
 from gymnasium import Env
 from gymnasium.vector import VectorEnv
-from gymnasium.wrappers import RecordVideo
 
 from ...envs.episodes import Played
 from ...envs.episodes import play as play_vector
 from ...envs.evaluation import EVALUATED_AT_ONCE, EVALUATION_SEED
+from ...envs.recording import Recording
 from ...envs.step import seed_of_episode
 from ...envs.unseen import seen
 from ...envs.vector import Vector
@@ -187,13 +187,13 @@ def _filmed(env: Env[Any, Any], video: Path, name: str) -> Env[Any, Any]:
             if one:
                 return _OneFilm(env, video)
             prefix = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-            return RecordVideo(env, str(folder), episode_trigger=lambda _: True, name_prefix=prefix)
+            return Recording(env, str(folder), episode_trigger=lambda _: True, name_prefix=prefix)
     except OSError as error:
         env.close()
         raise ConfigError(f"video={video} cannot be written: {error}.") from error
 
 
-class _OneFilm(RecordVideo):
+class _OneFilm(Recording):
     """Records all episodes, one after another, into a single file."""
 
     def __init__(self, env: Env[Any, Any], file: Path):
@@ -204,12 +204,7 @@ class _OneFilm(RecordVideo):
             video_length=2**31,  # In frames: longer than any film, so that no episode ends it.
             name_prefix=file.stem,
         )
-        self._file = file
-
-    def stop_recording(self) -> None:
-        written = self._file.parent / f"{self._video_name}.mp4"
-        super().stop_recording()
-        written.replace(self._file)
+        self.file = file
 
 
 def _play_vector(

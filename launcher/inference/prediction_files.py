@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...replay import ConfigError
+from ...replay.files import replacing_by_name
 from .predicting import Predictor
 
 Columns = dict[str, np.ndarray]
@@ -36,17 +36,17 @@ def write_predictions(
         ConfigError, DataError: As `Run.predict` does; also if the file cannot be written.
     """
     rows = predictor.rows(inputs)
-    partial = path.with_name(f".{path.name}.partial")
     ending = path.suffix.lower()
     try:
-        with closing(_WRITERS[ending](partial, len(rows))) as writer, predictor.working():
+        with (
+            replacing_by_name(path) as partial,
+            closing(_WRITERS[ending](partial, len(rows))) as writer,
+            predictor.working(),
+        ):
             for columns in _parts(predictor, rows, task, alone=ending == ".npy"):
                 writer.write(columns)
-        os.replace(partial, path)
     except OSError as error:
         raise ConfigError(f"Cannot write {path} ({error.strerror or error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return len(rows)
 
 

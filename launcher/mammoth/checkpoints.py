@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import CheckpointError, Memory
+from ...replay.files import make_folder, replacing
 from ..record.checkpoint import find
 from ..record.state import load_attribute_state, load_weights
 from .buffer import Buffer
@@ -154,11 +155,11 @@ class Saver:
                 [[100 * share for share in row[: i + 1]] for i, row in enumerate(matrix[:rows])]
                 for matrix in (run.accuracy_matrix.tolist(), told)
             ]
-            torch.save(saved, path)
+            _save(saved, path)
         self.written = []
 
     def _write(self, model: ObservingModel, part: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         args = vars(model.args)
         name = self.name or f"{args.get('model', type(model).__name__)}_{args['dataset']}"
         path = self.folder / f"{name}_{part}.pt"
@@ -173,9 +174,14 @@ class Saver:
         if (buffer := _buffer_of(model)) is not None and len(buffer):
             rows = buffer.serialize()
             saved["buffer"] = {name: field.detach() for name, field in rows.items()}
-        torch.save(saved, path)
+        _save(saved, path)
         if path not in self.written:
             self.written.append(path)
+
+
+def _save(saved: dict[str, Any], path: Path) -> None:
+    with replacing(path, "wb") as file:
+        torch.save(saved, file)
 
 
 def _buffer_of(model: ObservingModel) -> Buffer | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import ConfigError
+from ...replay.files import make_folder
 from ...replay.suggestions import did_you_mean
 from . import style
 from .groups import (
@@ -68,6 +69,8 @@ def plot_runs(words: list[str]) -> None:
     for name, curves in pictures.items():
         path = out or folder / "plots" / name.replace("/", "-")
         try:
+            if out is None:
+                make_folder(path.parent)  # Below a folder that was found, not through its links.
             with style.context():
                 written = style.save(draw(curves, names, name), path)
         except OSError as error:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from ...replay.errors import ConfigError
+from ...replay.files import read_text
 from ..metrics import METRICS, PLACES, score_names
-from ..settings.plain_yaml import Loader
+from ..settings.plain_yaml import load_foreign
 from ..settings.schema import that_count
 from .style import Curve, series
 
@@ -56,17 +57,23 @@ def by_folder(groups: Groups) -> Groups:
 
 def _conditions(config: Path) -> list[str]:
     """The settings besides the data set that a run's score depends on: `tasks=5`, `scenario=task`."""
-    try:
-        values = yaml.load(config.read_text(), Loader=Loader)
-        found = {key: values.get(key) for key in _CONDITIONS}
-        for key in ("dataset", "env"):
-            named = values.get(key)
-            if isinstance(named, Mapping):
-                found |= {k: v for k, v in named.items() if k != "_target_"}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Not a run's config.yaml.
-        return []
+    values = _config(config)
+    found = {key: values.get(key) for key in _CONDITIONS}
+    for key in ("dataset", "env"):
+        named = values.get(key)
+        if isinstance(named, Mapping):
+            found |= {k: v for k, v in named.items() if k != "_target_"}
     usual = (None, False, "class")
     return [f"{key}={_short(value)}" for key, value in found.items() if value not in usual]
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """What a run's `config.yaml` holds; nothing if it cannot be read."""
+    try:
+        values = load_foreign(read_text(path))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, Mapping) else {}
 
 
 def _short(value: object) -> str:
@@ -111,8 +118,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV file as text, whole lines only: a run may be writing to it.
 
     Not `log.read_csv`, which imports torch: `ml plot` should start in a fraction of a second.
+
+    Raises:
+        ConfigError: If it cannot be read, or is not a file of the run's own.
     """
-    text = path.read_text() if path.exists() else ""
+    try:
+        text = read_text(path) if path.exists() else ""
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path} ({error.strerror or error}).") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Cannot read {path} ({error}).") from error
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
@@ -163,9 +178,7 @@ def name_groups(groups: Groups) -> dict[Path, str]:
 
 def different_settings(runs: list[Path]) -> list[str]:
     """The settings, other than the seed and incidental ones, that these runs do not share."""
-    from omegaconf import OmegaConf
-
-    configs: list[Any] = [OmegaConf.to_container(OmegaConf.load(r / "config.yaml")) for r in runs]
+    configs = [_config(run / "config.yaml") for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     may_differ = that_count("incidental", "circumstances")
     return [

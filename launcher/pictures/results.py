@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...replay.files import make_folder, replacing
 from .predictions import ClassPredictions, Mistake, Predictions, ValuePredictions
 from .style import COLOURS, GREY, context, panels, save, title_above
 
@@ -58,8 +59,9 @@ def _write_table(path: Path, rows: list[dict[str, str | float | int]]) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.getvalue())
+    make_folder(path.parent)
+    with replacing(path, newline="") as file:
+        file.write(text.getvalue())
 
 
 def _draw_confusion(stem: Path, counts: np.ndarray, names: Sequence[str], title: str) -> None:

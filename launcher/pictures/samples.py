@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...agents.generative.bounds import Bounds
 from ...agents.traits import stated_traits, traits
 from ...replay import Space, Spec
+from ...replay.files import make_folder, replacing
 from ...replay.randomness import forked_randomness
 
 _COLUMNS = 8
@@ -86,5 +87,6 @@ def save_grid(images: Tensor, path: Path) -> None:
 
     enlarged = max(1, _TILE // max(images.shape[2:]))
     images = images.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(images, path, nrow=_COLUMNS, padding=2, pad_value=1.0)
+    make_folder(path.parent)
+    with replacing(path, "wb") as file:
+        save_image(images, file, format="png", nrow=_COLUMNS, padding=2, pad_value=1.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import numpy as np
 
 from ...replay.errors import ConfigError
+from ...replay.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,5 +175,6 @@ def save(figure: Figure, path: Path) -> list[Path]:
     figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
     figure.set_layout_engine(None)  # Otherwise every format is laid out, and drawn, twice.
     for target in paths:
-        figure.savefig(target, **_WRITTEN[target.suffix])
+        with replacing(target, "wb") as file:
+            figure.savefig(file, format=target.suffix[1:], **_WRITTEN[target.suffix])
     return paths

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ...replay import ConfigError, NotSaved
-from ...replay.files import link_in, read_text, remove_partial, replacing
+from ...replay.files import (
+    link_in,
+    open_regular,
+    overwrite,
+    read_text,
+    remove_partial,
+    replacing,
+)
 
 _LOCK = ".lock"
 # In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
@@ -19,6 +28,7 @@ _NAMES = (
     *("config.yaml", "status.json", "train.csv", "eval.csv", _LOCK),
     *("checkpoints", "plots", "videos", "tensorboard", "wandb"),
 )
+_APPENDED = ("train.csv", "eval.csv")
 _TRACKED = ("wandb",)  # W&B keeps links to its newest run there.
 # A run that is closing may remove the lock file that the next one has just opened, which then tries again.
 # A run that is still working holds it for longer.
@@ -49,6 +59,8 @@ class RunDirectory:
             self._lock = _locked(path / _LOCK)
             self._claimed = _identity(path)
             _remove_partial(path)
+            for name in _APPENDED:
+                _make_own(path / name)
         except Timeout as error:
             raise ConfigError(
                 f"Another run is writing to {path}{_holder(path / _LOCK)}. Set another seed, experiment or "
@@ -125,9 +137,22 @@ class RunDirectory:
         return aside
 
     def status(self, **fields: Any) -> None:
-        """Write `status.json` atomically. NaN and infinity, which JSON lacks, become null."""
-        text = json.dumps(_finite(fields), indent=1, allow_nan=False)
-        write_whole(self.path / "status.json", text + "\n")
+        """Write `status.json` atomically. NaN and infinity, which JSON lacks, become null.
+
+        Where there is no room for a new file, the old one is written over.
+
+        Raises:
+            OSError: If that is impossible too.
+        """
+        path = self.path / "status.json"
+        try:
+            write_whole(path, _json(fields))
+        except OSError:
+            if not overwrite(path, _json(fields)):
+                kept = ("status", "step", "reason")
+                brief = {key: value for key, value in fields.items() if key in kept}
+                if not overwrite(path, _json(brief)):
+                    raise
 
     def earlier_tasks(self) -> list[dict[str, Any]]:
         """The `tasks` of the resumed run's `status.json`; empty if there are none, or it cannot be read."""
@@ -144,7 +169,8 @@ class RunDirectory:
         if (
             os.name == "posix" and not self.lost
         ):  # Windows cannot remove an open file; there, `release` does it.
-            (self.path / _LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Read-only by now, for example.
+                (self.path / _LOCK).unlink()
         self._lock.release()
         self._lock = None
         if not self.started:
@@ -156,6 +182,10 @@ class RunDirectory:
                 path.rmdir()
             except OSError:
                 continue  # Missing, or not empty: another program uses it now.
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(_finite(fields), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(value: object) -> object:
@@ -249,6 +279,13 @@ def _check_links(path: Path) -> None:
     if lock.is_file() and lock.stat().st_size and lock.stat().st_nlink > 1:
         # Taking the lock may empty the file: as a hard link it can be any file of the user's.
         raise ConfigError(f"{lock} is a hard link to another file. Remove it.")
+
+
+def _make_own(path: Path) -> None:
+    """Copy a file that is also elsewhere, in a copy of the run made of hard links, say."""
+    if path.is_file() and path.stat().st_nlink > 1:
+        with replacing(path, "wb") as copy, open_regular(path) as file:
+            shutil.copyfileobj(file, copy)
 
 
 def _remove_partial(path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...replay.errors import ConfigError
+from ...replay.files import link_in
 from .bare_words import without_bare_words
 from .presets import find
 from .schema import ALIASES, schema
@@ -32,6 +33,9 @@ def run_multirun(words: list[str], job: Callable[[list[str], list[str]], object]
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    # Hydra writes its own file there, through a link if there is one.
+    if (runs := Path("runs")).is_dir() and (found := link_in(runs, names=(".multirun",))):
+        raise ConfigError(f"{found} is a link, or not a regular file. Remove it.")
     mistakes: list[str] = []
     forced = [_force(word, mistakes) for word in without_bare_words(words, mistakes)]
     if mistakes:

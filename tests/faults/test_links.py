@@ -6,20 +6,37 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from antelope import ConfigError, ml
+from antelope.envs.decoded import _without_links
+from antelope.envs.recording import Recording
 from antelope.launcher.ml import main
 from antelope.launcher.record import directory
 
 TEXT = "# mine\n"
+NET = """\
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, obs):
+        return self.layer(obs.flatten(1))
+"""
 
 
 class Net(nn.Module):
@@ -231,3 +248,124 @@ def test_the_second_run_in_a_directory_is_refused_with_the_process_of_the_first(
             assert f"(process {first.pid})" in str(error.value)
         first.kill()
     train(workdir / "run")  # The system frees the lock of a killed process.
+
+
+def run_ml(*words: str) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def here(downloaded: Path, workdir: Path) -> Path:
+    """A working directory that holds the downloaded run as `run`."""
+    shutil.copytree(downloaded, workdir / "run")
+    return workdir
+
+
+LINKED = [
+    ("plot run", "run/plots/accuracy.png"),
+    ("plot run out=picture.png", "picture.png"),
+    ("predict run/ Digits model={model} out=p.csv", ".p.csv.partial"),
+    ("predict run/ Digits model={model} out=p.csv", "p.csv"),
+    ("predict run/ Digits model={model} out=p.npy", "p.npy"),
+    ("export run format=safetensors model={model}", "run/model.safetensors"),
+]
+
+
+@pytest.mark.row(43)
+@pytest.mark.parametrize(("words", "name"), LINKED, ids=[f"{w}: {n}" for w, n in LINKED])
+def test_what_a_command_writes_takes_the_place_of_a_link(
+    here: Path, victim: Path, words: str, name: str
+) -> None:
+    (here / "net.py").write_text(NET)
+    path = replaced(here, name, lambda path: path.symlink_to(victim / ".bashrc"))
+    assert run_ml(*words.format(model="net.py:Net").split()) == 0
+    assert untouched(victim)
+    assert name.startswith(".") or not path.is_symlink()
+
+
+@pytest.mark.row(43)
+def test_pictures_of_found_runs_are_not_written_to_a_folder_that_is_a_link(
+    here: Path, victim: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(here / "run", "plots", lambda path: path.symlink_to(victim))
+    assert run_ml("plot", "run") == 2
+    assert "run/plots is a link). Pass another out=" in capsys.readouterr().err
+    assert untouched(victim)
+
+
+@pytest.mark.row(43)
+def test_a_sweep_writes_through_no_link_either(
+    here: Path, victim: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(here, "runs/.multirun/multirun.yaml", lambda p: p.symlink_to(victim / ".bashrc"))
+    assert run_ml("-m", "dataset=Digits", "seed=1,2", "train_steps=2") == 2
+    assert "multirun.yaml is a link" in capsys.readouterr().err
+    assert untouched(victim)
+
+
+@pytest.mark.row(43)
+@pytest.mark.parametrize("verb", ["plot", "table"])
+@pytest.mark.parametrize("by", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_curves_that_are_no_files_are_named_and_not_waited_for(
+    here: Path, capsys: pytest.CaptureFixture[str], verb: str, by: Callable[[Path], object]
+) -> None:
+    replaced(here / "run", "eval.csv", by)
+    assert run_ml(verb, "run") == 2
+    said = capsys.readouterr().err
+    assert "eval.csv" in said
+    assert "is a link" in said or "is not a regular file" in said
+
+
+class Screen(gymnasium.Env[Any, Any]):
+    """An environment of one step, with frames."""
+
+    render_mode = "rgb_array"
+    metadata: ClassVar[dict[str, Any]] = {"render_fps": 30}
+    observation_space = gymnasium.spaces.Discrete(2)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, **_: Any) -> Any:
+        return 0, {}
+
+    def step(self, action: object) -> Any:
+        return 0, 0.0, True, False, {}
+
+    def render(self) -> Any:
+        return np.zeros((16, 16, 3), np.uint8)
+
+
+@pytest.mark.row(43)
+@pytest.mark.parametrize("file", [None, "film.mp4"])
+def test_a_film_takes_the_place_of_a_link(tmp_path: Path, victim: Path, file: str | None) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    names = {"a-episode-0.mp4", file or "a-episode-0.mp4"}
+    for name in names:
+        (folder / name).symlink_to(victim / ".bashrc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = Recording(Screen(), str(folder), episode_trigger=lambda _: True, name_prefix="a")
+        env.file = None if file is None else folder / file
+        env.reset()
+        env.step(0)
+        env.close()
+    assert untouched(victim)
+    film = folder / (file or "a-episode-0.mp4")
+    assert film.read_bytes()[4:8] == b"ftyp"
+    assert not film.is_symlink()
+    assert {path.name for path in folder.iterdir()} == names
+
+
+@pytest.mark.row(43)
+def test_a_cache_of_decoded_pictures_with_links_is_left_alone(tmp_path: Path, victim: Path) -> None:
+    ordinary, linked = tmp_path / "ordinary", tmp_path / "linked"
+    for home in ordinary, linked:
+        home.mkdir()
+    (linked / "lock").symlink_to(victim / ".bashrc")
+    assert _without_links([linked, ordinary, tmp_path / "new"]) == (
+        [ordinary, tmp_path / "new"],
+        f"{linked / 'lock'} is a link, or not a regular file",
+    )

@@ -8,6 +8,7 @@ from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ....replay.files import make_folder, replacing
 from ..style import COLOURS, GREY, context
 from .geometry import ARROW, MARGIN, Item, Layout, Link, Point
 from .graph import Edge, Graph, Node
@@ -97,10 +98,14 @@ def _picture(
         _write(axes, label, x - wide / 2, y - high / 2)
     for node, item, text, centre in zip(graph.nodes, items, texts, where.centres, strict=True):
         _draw_node(axes, node, item, text, centre)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / "model.svg", folder / "model.png"]
-    figure.savefig(paths[0], metadata={"Date": None})  # The same model gives the same bytes.
-    figure.savefig(paths[1], dpi=min(_DPI, _MOST_PIXELS * 72 / max(width, height)))
+    with replacing(paths[0], "wb") as file:
+        # Without a date, the same model gives the same bytes.
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    with replacing(paths[1], "wb") as file:
+        dpi = min(_DPI, _MOST_PIXELS * 72 / max(width, height))
+        figure.savefig(file, format="png", dpi=dpi)
     return paths
 
 

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ....agents.calling import call
+from ....replay.files import make_folder, replacing
 from ....replay.randomness import kept_randomness
 from .connecting import graph_of
 from .draw import draw
@@ -59,9 +60,10 @@ def render_model(
             warnings.simplefilter("ignore")
             title = title or type(module).__name__
             graph = trace(module, inputs, name=name)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             written = folder / "model.txt"
-            written.write_text(text(graph, title=title), encoding="utf-8")
+            with replacing(written) as file:
+                file.write(text(graph, title=title))
             paths.append(written)
             paths += draw(graph, folder, title=title)
     except Exception as error:  # A picture is never worth a run, whatever goes wrong in it.
