@@ -126,6 +126,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
+def _settings(config: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.load(read_text(config), Loader=Loader)
+    except OSError as error:
+        raise ConfigError(f"Cannot read {config} ({error.strerror or error}).") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read {config} ({error}).") from error
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"Cannot read {config}: it holds no settings.")
+    return values
+
+
 def mean_over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and sample standard deviation at every step at which any seed was evaluated.
 
@@ -172,10 +184,12 @@ def name_groups(groups: Groups) -> dict[Path, str]:
 
 
 def different_settings(runs: list[Path]) -> list[str]:
-    """The settings, other than the seed and incidental ones, that these runs do not share."""
-    from omegaconf import OmegaConf
+    """The settings, other than the seed and incidental ones, that these runs do not share.
 
-    configs: list[Any] = [OmegaConf.to_container(OmegaConf.load(r / "config.yaml")) for r in runs]
+    Raises:
+        ConfigError: If a config.yaml cannot be read.
+    """
+    configs = [_settings(run / "config.yaml") for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     may_differ = that_count("incidental", "circumstances")
     return [
