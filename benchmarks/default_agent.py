@@ -37,7 +37,7 @@ from antelope.agents import AC2Agent
 from antelope.agents.blocks.cnn import CNN
 from antelope.envs import Diabetes, read
 from antelope.envs.datasets import held_out_fifth
-from antelope.launcher.record.log import read_csv
+from antelope.launcher.record.csv_file import read_csv
 
 _RUN = Path(__file__).resolve().parent.parent / "run.py"
 _QUIET: dict[str, Any] = {

@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from antelope.launcher.record.log import read_csv
+from antelope.launcher.record.csv_file import read_csv
 from benchmarks import untuned
 
 _RUN = Path(__file__).resolve().parent.parent / "run.py"

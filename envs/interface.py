@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +12,15 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from ..replay import Space
+from ..replay import CheckpointError, Space
 from .copies import Copies
 from .spaces import Codec, codec
 from .unseen import seen
 from .vector import Vector
+
+_LARGEST = (
+    2**32
+)  # Numbers in one observation: more is a mistake, or an attempt to exhaust the memory.
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ def from_data(data: dict[str, Any]) -> gymnasium.Space[Any]:
     kind = data["kind"]
     if kind == "Box":
         dtype, shape = np.dtype(data["dtype"]), tuple(data["shape"])
+        if math.prod(shape) > _LARGEST:
+            raise CheckpointError(f"A space of shape {list(shape)} does not fit into memory.")
         low, high = (np.full(shape, data[end], dtype) for end in ("low", "high"))
         return spaces.Box(low, high, shape, dtype.type)
     if kind == "Discrete":

@@ -19,6 +19,8 @@ from gymnasium.wrappers.utils import RunningMeanStd
 from gymnasium.wrappers.vector import NormalizeObservation as NormalizeObservations
 from gymnasium.wrappers.vector import NormalizeReward as NormalizeRewards
 
+from ..replay.structure import array
+
 _OF_REWARDS = (NormalizeReward, NormalizeRewards)
 _NORMALIZING = (NormalizeObservation, NormalizeObservations, *_OF_REWARDS)
 
@@ -106,6 +108,8 @@ class RunningStatistics:
         """Load the statistics alone, without the returns of episodes in progress."""
         for shared, saved in zip(self._shared, state["shared"], strict=True):
             for kept, values in zip(shared, saved, strict=True):
+                for part in ("mean", "var"):
+                    array("fiu", *np.shape(getattr(kept, part)))(values[part], f"running.{part}")
                 kept.mean, kept.var = np.array(values["mean"]), np.array(values["var"])
                 kept.count = float(values["count"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch.optim import Optimizer
 
 from ..replay import Replay, Spec
 from ..replay.suggestions import did_you_mean
-from .record.log import Log, Row
+from .record.csv_file import Row
+from .record.log import Log
 from .record.supervisor import Supervisor
 from .session import Session
 
@@ -55,7 +57,7 @@ class LiveRun:
         return dict(self._session.progress.metrics)
 
     @property
-    def history(self) -> list[Row]:
+    def history(self) -> Sequence[Row]:
         return self._supervisor.journal.history
 
     @property

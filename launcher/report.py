@@ -16,7 +16,7 @@ from .last_predictions import LastPredictions
 from .learn.evaluate import Scored
 from .learn.learner import Learner
 from .record.console import Console
-from .record.log import Row
+from .record.csv_file import Row
 from .record.pictures import draw_model, draw_predictions, draw_run
 from .record.progress import Progress
 from .settings.plan import Plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +64,8 @@ class Run:
         agent: The trained module, the user's own object, in eval mode on the run's device.
         spec: The observation and action spaces that it was built for.
         metrics: The final evaluation, by metric; over a sequence of tasks, the mean over all.
-        history: The rows of train.csv and eval.csv, in order.
+        history: The rows of train.csv and eval.csv, in order. Those of a long run are read back from these
+            files: `list(run.history)` holds them all in memory.
         replay: The replay it learnt from; absent from a run that `antelope.load` returned.
         path: The run directory.
         accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j; NaN for
@@ -80,7 +81,7 @@ class Run:
     agent: nn.Module
     spec: Spec
     metrics: dict[str, float]
-    history: list[dict[str, Any]]
+    history: Sequence[dict[str, Any]]
     replay: Replay
     path: Path
     accuracy_matrix: np.ndarray = field(repr=False)

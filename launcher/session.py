@@ -27,8 +27,9 @@ from .learn.rest import Rest
 from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
+from .record.csv_file import Row
 from .record.directory import check_place
-from .record.log import Log, Row
+from .record.log import Log
 from .record.offline import check_path
 from .record.pictures import build_pictures
 from .record.progress import Progress
@@ -44,8 +45,9 @@ from .record.resumption import (
 )
 from .record.spared import Spared
 from .record.spec_state import spec_state
-from .record.state import load_object_state, object_state
+from .record.state import check_object, load_object_state, object_state
 from .record.trackers import missing
+from .record.validation import check_parts, check_structure
 from .report import Report
 from .settings.plan import Plan
 from .settings.schema import that_count
@@ -314,7 +316,9 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
+        check_structure(state)
         changes = self._check_changes(state)
+        self._check(state)
         if self._other_data:
             state = accept_data(state, self.replay)
         for known in state.get("later", ()):
@@ -350,6 +354,17 @@ class Session:
                 f"cannot be continued across the two and start over ({', '.join(move.restarted)})."
             )
         self.first_step = progress.step
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Check a state of any origin against what this session would save, before it uses any of it.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        here: dict[str, Any] = self.world.state_dict(None, pack=lambda _: None)
+        tasks = len(self.world.tasks) + len(state.get("later", ()))
+        check_parts(state, here, tasks=tasks)
+        check_object(self._augmentation, state["augmentation"])
 
     def _check_changes(self, state: dict[str, Any]) -> Changes:
         """Compare the settings and the data with those of a checkpoint.

@@ -77,7 +77,7 @@ def read_manifest(
     return Manifest(name, hashes, sizes, rest)
 
 
-def check_name(name: object) -> None:
+def check_name(name: Any) -> None:
     """Refuse whatever is not the plain name of a file directly in a folder, on any system.
 
     Raises:
@@ -126,7 +126,8 @@ def check_file(folder: Path, name: str, manifest: Manifest, *, largest: int | No
         ValueError: It differs from what the manifest says. The message continues the file's name.
     """
     with open_regular(folder / name, size=manifest.size.get(name), largest=largest) as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256[name]:
+        whole = hashlib.file_digest(file, "sha256")
+        if whole.hexdigest() != manifest.sha256[name]:
             raise ValueError("does not match its SHA-256")
 
 

@@ -15,6 +15,7 @@ from .batch import Batch
 from .devices import destination
 from .errors import CheckpointError, ConfigError
 from .padding import MARKED, longest_of, resized
+from .structure import anything, count, each, misfit, table
 from .transfer import upload
 from .tree import Path, from_paths, walk
 
@@ -213,6 +214,7 @@ class Memory:
                     f"Continue with {name}={state[name]}."
                 )
         held = dict(walk(state["columns"]))
+        _check_rows(state, held, self.capacity)
         self.clear()
         if held:  # New storage: the state may belong to this very memory.
             self._make(held, destination(state["device"]))
@@ -545,3 +547,21 @@ def _dtype(field: Tensor) -> str:
 
 def _words(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
+
+
+def _check_rows(state: Mapping[str, Any], held: Mapping[Any, Any], capacity: int) -> None:
+    """Check that the parts of a state fit one another.
+
+    Raises:
+        CheckpointError: Naming one that does not.
+    """
+    count(state.get("seen"), "memory.seen")
+    size: Any = state.get("size")
+    count(size, "memory.size")
+    if size > capacity:
+        misfit("memory.size", size, f"at most {capacity}")
+    for path, column in held.items():
+        if not isinstance(column, Tensor) or len(column) != size:
+            misfit(f"memory.columns.{path}", column, f"a tensor of {size} rows")
+    each(each(anything, 2))(state["classes"], "memory.classes")
+    each(table(anything))(state["streams"], "memory.streams")

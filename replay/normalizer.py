@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .batch import Tensors
 from .devices import has_float64
+from .structure import anything, array, count, fields, misfit
 from .transfer import upload
 from .tree import Path, at_path, path_of
 
@@ -95,8 +96,15 @@ class Normalizer:
         return {"moments": kept, "return": self._return}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        kept, streams = state["moments"], {f"obs/{n}": m for n, m in self.moments.items()}
+        if self.returns is not None:
+            streams["returns"] = self.returns
+        for name, moments in streams.items():  # All of them, before the first is changed.
+            moments.check(kept.get(name), name)
+        if np.shape(state["return"]) != np.shape(self._return):
+            misfit("normalizer.return", state["return"], f"{np.shape(self._return)} numbers")
         for name, moments in self.moments.items():
-            moments.load_state_dict(state["moments"][f"obs/{name}"])
+            moments.load_state_dict(kept[f"obs/{name}"])
         if self.returns is not None:
             self.returns.load_state_dict(state["moments"]["returns"])
         self._return = np.array(state["return"], np.float64)
@@ -174,6 +182,21 @@ class Moments:
     def state_dict(self) -> dict[str, Any]:
         state = {"count": self.count, "mean": self._mean, "squares": self.squares}
         return state if self.base is None else {**state, "base": self.base}
+
+    def check(self, state: Any, name: str) -> None:
+        """Check a state against these statistics, which are not changed.
+
+        Raises:
+            CheckpointError: With the name, if its shapes differ.
+        """
+        path = f"normalizer.{name}"
+        fields({"count": count, "mean": anything, "squares": anything}, {"base": anything})(
+            state, path
+        )
+        for part in ("mean", "squares"):
+            array("fiu", *self._mean.shape)(state[part], f"{path}.{part}")
+        if state.get("base") is not None:
+            array("fiu", *self._mean.shape)(state["base"], f"{path}.base")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count = int(state["count"])

@@ -20,6 +20,7 @@ from .columns import BOOTSTRAP_OFFSET, Columns
 from .device_columns import DeviceColumns
 from .errors import CheckpointError, ConfigError
 from .field_names import IN, named, nested
+from .saved_transitions import check_transitions
 from .spec import Spec
 from .stacks import Stacks
 from .transfer import Empty
@@ -641,6 +642,7 @@ class Transitions:
                     f"The saved replay has {key} {state[key]}, this one {getattr(self, key)}. Resume "
                     f"with the `{setting}` it was saved with."
                 )
+        check_transitions(state, num_envs=self.num_envs, length=self.length)
         saved = state["columns"]
         fields = {name: (kept.shape[1:], kept.dtype) for name, kept in saved.items()}
         obs = {name: field for name, field in fields.items() if name.split(IN)[0] == "obs"}

@@ -132,7 +132,7 @@ class Estimator(BaseEstimator):
                 opened = OpenRun.build(settings)
                 try:
                     opened.learn()
-                    history = opened.finish().history
+                    history = list(opened.finish().history)
                     with opened.exporting() as trained:
                         return Fitted.of(trained), history
                 finally:

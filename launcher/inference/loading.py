@@ -43,6 +43,7 @@ from ..record.earlier import load_statistics
 from ..record.progress import Progress
 from ..record.resumption import saved_device
 from ..record.spec_state import spec_from
+from ..record.validation import check_structure, loading
 from ..run import Run
 from ..settings.compose import compose
 from ..settings.kinds import model_kind
@@ -106,6 +107,7 @@ class Loaded:
     """
 
     def __init__(self, path: Path, state: dict[str, Any], given: Settings, *, trust: bool):
+        check_structure(state, without=_WITHOUT)
         self.path, self._state = path, state
         self._data_read: TableWorld | None = None
         self._saved = SavedSettings(path, state, given, trust=trust)
@@ -274,7 +276,8 @@ class Loaded:
         """
         kept = self._state["learner"]
         try:
-            learner.load_state_dict(kept, but=("optimizer", "scheduler", "scaler"))
+            with loading(self.path):
+                learner.load_state_dict(kept, but=("optimizer", "scheduler", "scaler"))
         except CheckpointError as error:
             if "strategies" not in kept:
                 raise
@@ -287,10 +290,11 @@ class Loaded:
         state, plan = self._state, self.plan
         if plan.env is None:
             return self._data()
-        interfaces = [
-            None if kept is None else Interface.from_state(kept)
-            for kept in state.get("interfaces", [None])
-        ]
+        with loading(self.path):
+            interfaces = [
+                None if kept is None else Interface.from_state(kept)
+                for kept in state.get("interfaces", [None])
+            ]
         if any(known is None for known in interfaces):
             interfaces = self._opened()
         tasks = [LoadedTask(known.name, known) for known in interfaces if known is not None]
@@ -338,21 +342,27 @@ class Loaded:
         """What is known about the data; for runs before 0.5.0 the data itself is read."""
         state = self._state
         if "spec" in state:
-            spec, name = spec_from(state["spec"]), state["name"]
-            if "reading" not in state:
-                tasks = [LoadedTask(str(number)) for number in range(spec.num_tasks)]
-                return LoadedData(name, spec, tasks)
-            return LoadedData(
-                name,
-                spec,
-                [LoadedTask(task["name"], classes=task["classes"]) for task in state["tasks"]],
-                scenario=state["scenario"],
-                reading=Reading.from_state(state["reading"]),
-                altering=self._read if state["altered"] else None,
-            )
+            with loading(self.path):
+                return self._described()
         read = self._read()
         tasks = [LoadedTask(task.name, classes=task.classes) for task in read.tasks]
         return LoadedData(read.name, read.spec, tasks, scenario=read.scenario, reading=read.reading)
+
+    def _described(self) -> LoadedData:
+        """What the checkpoint says of the data."""
+        state = self._state
+        spec, name = spec_from(state["spec"]), state["name"]
+        if "reading" not in state:
+            tasks = [LoadedTask(str(number)) for number in range(spec.num_tasks)]
+            return LoadedData(name, spec, tasks)
+        return LoadedData(
+            name,
+            spec,
+            [LoadedTask(task["name"], classes=task["classes"]) for task in state["tasks"]],
+            scenario=state["scenario"],
+            reading=Reading.from_state(state["reading"]),
+            altering=self._read if state["altered"] else None,
+        )
 
     def _read(self) -> TableWorld:
         """The run's data, read again.

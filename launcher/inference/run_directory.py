@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ...replay import ConfigError
 from ...replay.files import read_text
 from ..record.checkpoint import Checkpoints
-from ..record.log import read_csv
+from ..record.csv_file import rows_of
+from ..record.history import History
 
 
 def find_run(path: Path) -> Path:
@@ -40,19 +42,16 @@ def find_run(path: Path) -> Path:
     raise ConfigError(f"{path} holds {len(found)} runs. Name one: {some}")
 
 
-def history(path: Path, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+def history(path: Path, counts: Mapping[str, int]) -> History:
     """The rows of the CSV files in the order of their steps.
 
     Args:
         counts: Rows of `train` and `eval` up to the checkpoint; the run may have written more since.
     """
-    rows = [
-        row
-        for mode in ("train", "eval")
-        for row in read_csv(path / f"{mode}.csv")[: counts.get(mode, 0)]
-    ]
-    # The sort is stable: where both have a row for a step, training comes first.
-    return sorted(rows, key=lambda row: row["step"])
+    files = {mode: path / f"{mode}.csv" for mode in ("train", "eval")}
+    # Files from elsewhere may have lost rows.
+    there = {m: sum(1 for _ in islice(rows_of(files[m]), counts.get(m, 0))) for m in files}
+    return History(files, there)
 
 
 def tasks_of(path: Path) -> list[dict[str, Any]]:

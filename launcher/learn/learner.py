@@ -22,7 +22,14 @@ from ...replay.devices import about_devices
 from ..assembly.model import Model, widened
 from ..assembly.optimisation import Average, Scaler
 from ..record.log import Log, as_floats
-from ..record.state import Constructed, attribute_state, load_attribute_state
+from ..record.state import (
+    Constructed,
+    attribute_state,
+    check_attributes,
+    check_growth,
+    check_weights,
+    load_attribute_state,
+)
 from ..record.state.growth import begin_again, begin_task, grown, layout, moved_along
 from ..record.state.weights import load_weights
 from .finite import Finiteness, Found, bad_loss
@@ -399,6 +406,7 @@ class Learner:
         Raises:
             CheckpointError: If the state belongs to another model.
         """
+        self._check(state, but)
         load_weights(
             self.agent,
             state["agent"],
@@ -436,17 +444,33 @@ class Learner:
             group.update(before)
         self._finite_until = self.steps
 
+    def _check(self, state: Mapping[str, Any], but: Collection[str]) -> None:
+        """Check a state against the model, the optimiser and the strategies, none of which is changed.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        check_growth(state.get("grown"), state["agent"])
+        if state.get("grown") is not None:
+            return  # Each part checks its own, once the model has what was added to it.
+        check_weights(self.agent, state["agent"])
+        check_attributes(self.agent, state["attributes"], classes=self.strategies.classes)
+        self.updates.check(state, but=but)
+        if self._strategic and "strategies" in state:
+            self.strategies.check(state["strategies"])
+
     def _load_attributes(self, state: Mapping[str, Any]) -> None:
         """Restore what the model holds beside its weights, calling `begin_task` again if that is missing."""
+        classes = self.strategies.classes
         try:
-            load_attribute_state(self.agent, state["attributes"])
+            load_attribute_state(self.agent, state["attributes"], classes=classes)
         except CheckpointError as error:
             if state.get("grown") is not None:  # Then it has begun its tasks again already.
                 raise
             try:
                 begin_again(self.agent, state.get("tasks_begun", 0))
                 load_weights(self.agent, state["agent"], state["attributes"].get("places"))
-                load_attribute_state(self.agent, state["attributes"])
+                load_attribute_state(self.agent, state["attributes"], classes=classes)
             except Exception as second:
                 raise error from second
 

@@ -9,7 +9,7 @@ from ...envs.world import World
 from ...replay import Diverged, Replay
 from ..assembly.schedule import Schedule
 from ..metrics.scores import by_task, mean_over_tasks, score, transfer
-from ..record.log import Row
+from ..record.csv_file import Row
 from ..record.progress import Progress
 from .evaluate import Evaluator
 from .finite import FiniteMetrics

@@ -14,7 +14,7 @@ from ...agents.traits import hook
 from ...replay import Batch, ConfigError, Replay, Spec
 from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
-from ..record.state import Constructed, load_object_state, object_state
+from ..record.state import Constructed, check_object, load_object_state, object_state
 from ..settings.warn import warn_caller
 from .hooks import HOOKS, own_attributes, says_what_it_owns, signature_of
 from .misfits import conflicts, owned, unfit
@@ -334,6 +334,20 @@ class Strategies:
             "structures": structures,
             "predicting": predicting,
         }
+
+    @property
+    def classes(self) -> list[type]:
+        """The classes of the strategies, whose code may give attributes to the model."""
+        return [type(strategy) for strategy in self.named.values()]
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Check a state against the strategies, none of which is changed.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        for name, strategy in self.named.items():
+            check_object(strategy, state["strategies"].get(name), beside=self.agent)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.context.task, self.context.changed = state["task"], self._changed_before

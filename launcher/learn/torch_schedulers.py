@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
-from ..record.state import load_object_state, object_state
+from ..record.state import check_scheduler, load_object_state, object_state
 
 PER_STEP = (OneCycleLR, CyclicLR)  # torch's documentation steps these after every batch.
 
@@ -32,7 +32,13 @@ def state_of(scheduler: Steps) -> Any:
 
 
 def load_state(scheduler: Steps, state: Any) -> None:
-    """Put back what `state_of` returned."""
+    """Put back what `state_of` returned.
+
+    Raises:
+        CheckpointError: If it is not the state of such a scheduler.
+    """
+    if isinstance(scheduler, LRScheduler):
+        check_scheduler(scheduler, state, "scheduler")
     if hasattr(scheduler, "load_state_dict"):
         scheduler.load_state_dict(state)
     else:

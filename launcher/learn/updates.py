@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import CheckpointError, ConfigError
+from ...replay.structure import misfit
 from ..assembly.optimisation import Average, Scaler, left_out
-from ..record.state import load_optimizer_fields, load_part, optimizer_fields
+from ..record.state import check_optimizer, load_optimizer_fields, load_part, optimizer_fields
 from ..record.state.held import held_names, hold
 from .left_out import LeftOut
 from .own_optimizer import OwnOptimizers
@@ -252,6 +253,26 @@ class Updates:
             held = held_names(self.optimizer, names)
         return {**state, "held": held, "optimised": self.optimised, "lr": self.lr}
 
+    def check(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
+        """Check a state against the optimiser and the gradients, none of which is changed.
+
+        Args:
+            but: Names of the parts that start from scratch.
+
+        Raises:
+            CheckpointError: Naming what does not fit.
+        """
+        stepped = None if self._held else self.optimizer
+        if stepped is not None and "optimizer" in state and "optimizer" not in but:
+            check_optimizer(stepped, state["optimizer"], "optimizer")
+            groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+            if (held := state.get("held")) is not None and groups != [len(names) for names in held]:
+                misfit("optimizer.param_groups", groups, "as many parameters as `held` names")
+        shapes = {name: p.shape for name, p in self.agent.named_parameters()}
+        for name, grad in state.get("gradients", {}).items():
+            if name in shapes and grad.shape != shapes[name]:
+                misfit(f"gradients.{name}", grad, f"a tensor of shape {list(shapes[name])}")
+
     def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
         """Continue exactly; the module's own state must be loaded before.
 
@@ -294,10 +315,14 @@ class Updates:
             if isinstance(part, Scheduler):
                 part.load_state_dict(state[name], self.optimizer)
             else:
+                if isinstance(part, Optimizer):
+                    check_optimizer(part, state[name], name)
                 load_part(part, state[name])
             if isinstance(part, Optimizer):
                 load_optimizer_fields(part, state.get("optimizer_fields", {}), beside=self.agent)
-        except (ValueError, KeyError, RuntimeError) as error:
+        except CheckpointError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
                 "settings it was saved with, or take only its weights: load=PATH."

@@ -13,7 +13,8 @@ from ...envs.world import World
 from ...replay import CheckpointError, ConfigError, Normalizer
 from ..settings.plan import Plan
 from .checkpoint import find
-from .state import load_weights
+from .state import check_growth, load_weights
+from .validation import check_structure
 
 
 def read_earlier(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
@@ -30,6 +31,7 @@ def read_earlier(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
     if plan.load is None:
         return plan, None
     state = find(Path(plan.load), without=("replay",))
+    check_structure(state, without=("replay",))
     before = state.get("settings") or {}
     if plan.env is None or before.get("env") is None:
         return plan, state
@@ -85,6 +87,7 @@ def take_over(state: dict[str, Any], agent: nn.Module, world: World) -> None:
         CheckpointError: Naming what is missing, left over, or of another shape.
     """
     earlier = state["learner"]
+    check_growth(earlier.get("grown"), earlier["agent"])
     load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
     if world.normalizer is not None:
         load_statistics(world.normalizer, state)

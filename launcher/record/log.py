@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
 from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TextIO
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +13,10 @@ from torch import Tensor
 
 from ...agents.learn_method import LearnMethod
 from ...replay import ConfigError, Replay
-from ...replay.files import open_appending
-from ..metrics import PLACES, metrics_of
-from .directory import write_whole
+from ..metrics import PLACES
+from .csv_file import CSV, Row
+from .history import History
 from .spared import Spared
-
-Row = dict[str, Any]
 
 
 class Log:
@@ -153,7 +147,7 @@ def quiet(learn: LearnMethod | None) -> Callable[[Replay, Log | None], Any]:
 
 
 class Journal:
-    """The rows of a run, in memory and in every writer.
+    """The rows of a run, in every writer and, the newest, in memory.
 
     A writer that fails does not end the run: see `Spared`.
 
@@ -162,162 +156,55 @@ class Journal:
         report: Shows a line to the user.
 
     Attributes:
-        history: All rows, in the order they were written.
+        history: All rows, in the order they were written; without CSV files, all of them in memory.
     """
 
     def __init__(self, writers: list[Writer], report: Callable[[str], None]):
         self.writers = writers
-        self.history: list[Row] = []
+        self._files = [writer for writer in writers if isinstance(writer, CSV)]
+        self.history = History({file.mode: file.path for file in self._files})
+        self._counts = {"train": 0, "eval": 0}
         said = "a row could not be written"
         self._write = [Spared(w.write, f"{w.name}: {said}", report) for w in writers]
         self._report = report
 
     def write(self, mode: str, **values: Any) -> Row:
         row = {"mode": mode, **values}
-        self.history.append(row)
         for write in self._write:
             write(row)
+        self._counts[mode] += 1
+        self.history.append(row, in_file=not any(file.waiting for file in self._files))
         return row
 
     def expect(self, tasks: int) -> None:
         """Add columns for this many tasks."""
-        for writer in self.writers:
-            if isinstance(writer, CSV):
-                writer.expect(tasks)
+        for file in self._files:
+            file.expect(tasks)
 
     def sync(self) -> None:
-        """Flush CSV files to the disk, so that a checkpoint never refers to rows that are lost."""
-        for writer in self.writers:
-            if isinstance(writer, CSV):
-                writer.sync()
+        """Flush CSV files to the disk, so that a checkpoint never refers to rows that are lost.
+
+        Raises:
+            OSError: Of the system.
+        """
+        for file in self._files:
+            file.sync()
 
     def state_dict(self) -> dict[str, int]:
         """Number of rows per mode: on resuming, later rows are dropped."""
-        return {
-            mode: sum(row["mode"] == mode for row in self.history) for mode in ("train", "eval")
-        }
+        return self._counts | {file.mode: file.count for file in self._files}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Keep the rows up to the checkpoint; the resumed run writes the later ones again."""
-        kept: list[Row] = []
-        for writer in self.writers:
-            if isinstance(writer, CSV):
-                kept += writer.cut(state[writer.mode])
-        self.history = sorted(kept, key=lambda row: row["step"])
+        for file in self._files:
+            file.cut(state[file.mode])
+        self._counts = self._counts | state
+        counts = {file.mode: file.count for file in self._files}
+        self.history = History({file.mode: file.path for file in self._files}, counts)
 
     def close(self) -> None:
         for writer in self.writers:
             Spared(writer.close, writer.name, self._report)()
-
-
-class CSV:
-    """Rows of one mode as a CSV file, without times: a resumed run must write the same bytes.
-
-    A row with a new name rewrites the file with a wider header. A metric of one task adds columns for all
-    tasks at once, so that two hundred tasks do not rewrite the file two hundred times.
-
-    Args:
-        tasks: Number of tasks.
-    """
-
-    def __init__(self, path: Path, *, mode: str, tasks: int = 1):
-        self.path, self.name, self.mode, self.tasks = path, path.name, mode, tasks
-        self.columns: dict[str, None] = {}  # An ordered set.
-        self.rows: list[Row] = []
-        self._file: TextIO | None = None
-
-    def write(self, row: Row) -> None:
-        if row["mode"] != self.mode:
-            return
-        self.rows.append(row)
-        if self._widen(row) or self._file is None:
-            self._rewrite()
-            return
-        self._file.write(self._lines([row]))
-        self._file.flush()
-
-    def expect(self, tasks: int) -> None:
-        """Add columns for this many tasks, in the order of a file that started with them."""
-        self.close()  # The next row rewrites it.
-        self.tasks, self.columns = tasks, {}
-        for row in self.rows:
-            self._widen(row)
-
-    def _widen(self, row: Row) -> bool:
-        """Add columns for everything in a row; returns whether any is new."""
-        before = len(self.columns)
-        for name in row:
-            if name not in self.columns:
-                self.columns |= dict.fromkeys(_with_name(name, self.tasks))
-        return len(self.columns) > before
-
-    def _lines(self, rows: list[Row], *, header: bool = False) -> str:
-        text = io.StringIO()
-        # `_widen` has added every name; "raise" would search each row for others again.
-        writer = csv.DictWriter(
-            text, self.columns, restval="", extrasaction="ignore", lineterminator="\n"
-        )
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
-
-    def _rewrite(self) -> None:
-        self.close()
-        write_whole(self.path, self._lines(self.rows, header=True))
-        self._file = open_appending(self.path, newline="")  # Open as long as the run.
-
-    def sync(self) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-
-    def cut(self, count: int) -> list[Row]:
-        """Read the file back, keep its first `count` rows, and return them."""
-        self.rows = read_csv(self.path)[:count]
-        self.columns = {}
-        for row in self.rows:
-            self._widen(row)
-        if self.rows or self.path.exists():
-            self._rewrite() if self.rows else self.path.unlink()
-        return self.rows
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _with_name(name: str, tasks: int) -> list[str]:
-    """A new column, and those that later rows add with it."""
-    metric, found, _ = name.rpartition("/task_")
-    if found:
-        return [name, *(f"{metric}/task_{i}" for i in range(tasks))]
-    sequence = metrics_of("tasks")
-    if name in [metric.name for metric in sequence if metric.after == 1]:
-        return [name, *(metric.name for metric in sequence if metric.after > 1)]
-    return [name]
-
-
-def read_csv(path: Path) -> list[Row]:
-    """The rows of a run's CSV file, numbers as numbers; an incomplete last line is left out."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    text = text[: text.rfind("\n") + 1]
-    return [
-        {name: _number(value) for name, value in row.items() if value != ""}
-        for row in csv.DictReader(io.StringIO(text))
-    ]
-
-
-def _number(text: str) -> Any:
-    convert: Callable[[str], Any]
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text
 
 
 def is_number(value: Any) -> bool:

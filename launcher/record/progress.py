@@ -53,7 +53,7 @@ class Progress:
         return state | {name: _as_array(state[name]) for name in _MATRICES}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        known = {name: value for name, value in state.items() if hasattr(self, name)}
+        known = {name: value for name, value in state.items() if name in vars(self)}
         self.__dict__.update(known | {name: _as_rows(known[name]) for name in _MATRICES})
 
     @property

@@ -10,9 +10,10 @@ from typing import Any
 from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
+from .csv_file import CSV, Row
 from .directory import RunDirectory
 from .divergence import Rollback, divergence_behind, with_advice
-from .log import CSV, Journal, Row, Writer
+from .log import Journal, Writer
 from .output import write_error
 from .read_back import ReadBack
 from .saving import Saving
@@ -20,6 +21,7 @@ from .signals import Interrupted, Left, Signals, mark_resumable
 from .spared import Spared
 from .supervised import Supervised
 from .trackers import Tracker, missing
+from .validation import check_structure, loading
 
 _SHOW_SECONDS = 0.2
 
@@ -98,10 +100,12 @@ class Supervisor:
             self.directory.resume = False
             self.session.check_fresh()
             return
-        rows = self._read_back(state)
-        self.session.load_state_dict(state)
-        self.journal.expect(self.session.num_tasks)
-        self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
+        with loading(self.checkpoints.folder):
+            check_structure(state)
+            rows = self._read_back(state)
+            self.session.load_state_dict(state)
+            self.journal.expect(self.session.num_tasks)
+            self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
         self.tasks = self.directory.earlier_tasks()[: self.progress.task]
         self.saving.resumed()
 
@@ -412,7 +416,7 @@ class Supervisor:
         if self.plan.plot:
             draw = Spared(report.draw_run, "No pictures of the run", problem)
             parameters = self.tasks[-1].get("parameters") if self.tasks else None
-            draw(self.journal.history, self.progress, parameters=parameters)
+            draw(self.journal.history.condensed(), self.progress, parameters=parameters)
             self._stop_if_asked()
             Spared(report.draw_predictions, "No pictures of the predictions", problem)()
             self._stop_if_asked()

@@ -20,7 +20,7 @@ from antelope.launcher.metrics.bwt import bwt
 from antelope.launcher.metrics.forgetting import forgetting
 from antelope.launcher.metrics.fwt import fwt
 from antelope.launcher.metrics.learning_accuracy import learning_accuracy
-from antelope.launcher.record.log import read_csv
+from antelope.launcher.record.csv_file import read_csv
 
 from ..envs.test_copies import KINDS
 from ..envs.toys import check_diary

@@ -328,7 +328,7 @@ class TestRun:
     def test_what_is_written_is_what_is_given_back(self, quick: Any) -> None:
         import json
 
-        from antelope.launcher.record.log import read_csv
+        from antelope.launcher.record.csv_file import read_csv
 
         run = quick(model=Learner, epochs=2)
         rows = read_csv(run.path / "train.csv") + read_csv(run.path / "eval.csv")

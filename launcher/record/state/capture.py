@@ -28,7 +28,7 @@ from ....agents.traits import stated_traits
 from ....replay import Batch
 from .held import held_names
 
-_OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
+OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _CONSTANTS = (type, torch.device, torch.dtype, np.dtype)
 _BARE_OBJECTS = ("SimpleNamespace", "Namespace")
@@ -152,7 +152,7 @@ class _Capture:
             return {"$complex": [value.real, value.imag]}
         if id(value) in self.paths:
             return {"$same": self.paths[id(value)]}
-        if _is_constant(value):
+        if is_constant(value):
             return _SKIP
         known = len(self.paths)
         self.paths[id(value)] = path
@@ -289,7 +289,7 @@ def registered(module: nn.Module) -> dict[str, Any]:
     return found | dict(module.named_buffers(remove_duplicate=False))
 
 
-def _is_constant(value: object) -> bool:
+def is_constant(value: object) -> bool:
     """Whether a value is not state: code, a constant, or an object whose class says so by `antelope_state`.
 
     The run itself saves its replay, log and strategy context; a spec never changes.
@@ -305,7 +305,7 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
         f"{prefix}.{name}" if prefix else name: value
         for prefix, submodule in module.named_modules()
         for name, value in vars(submodule).items()
-        if name not in _OWN
+        if name not in OWN
     }
 
 

@@ -279,6 +279,8 @@ class _Rebuilding:
         assert found is not None
         made: nn.Module = found.__new__(found)
         nn.Module.__init__(made)
+        if any(callable(inspect.getattr_static(found, key, None)) for key in facts["plain"]):
+            self.refuse(path, "would replace a method")
         vars(made).update(facts["plain"])  # Arguments that its constructor would have stored.
         return made
 

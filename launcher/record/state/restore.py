@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,20 +12,29 @@ from torch import Tensor, nn
 from ....replay import Batch, CheckpointError
 from ....replay.devices import current_move, destination, is_same
 from .capture import SEQUENCES, memory, registered
+from .checks import check_attributes, check_fields, check_object
 from .held import hold
 from .weights import copy_of_like, fill_empty_buffers, load_in_place
 
 
-def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
+def load_attribute_state(
+    module: nn.Module, state: dict[str, Any], *, classes: Iterable[type] = ()
+) -> None:
     """Restore what `attribute_state` found, in place.
 
     Args:
         module: Built by the same constructor.
         state: What `attribute_state` returned.
+        classes: Classes, beside those of the module's parts, whose code may assign attributes.
 
     Raises:
-        CheckpointError: If an object whose state was saved does not exist.
+        CheckpointError: If it does not fit the module, or an object whose state was saved does not exist.
     """
+    check_attributes(module, state, classes=classes)
+    _load_attributes(module, state)
+
+
+def _load_attributes(module: nn.Module, state: dict[str, Any]) -> None:
     restore = _Restore(registered(module))
     submodules = dict(module.named_modules())
     for path, captured in state["values"].items():
@@ -49,15 +58,24 @@ def load_object_state(value: object, state: Any, *, beside: nn.Module | None = N
     Args:
         state: What it returned; None: nothing is restored.
         beside: As for `object_state`.
+
+    Raises:
+        CheckpointError: If it does not fit the object.
     """
     if state is not None:
+        check_object(value, state, beside=beside)
         _Restore({} if beside is None else registered(beside))(value, state, "object")
 
 
 def load_optimizer_fields(
     optimizer: torch.optim.Optimizer, fields: Mapping[str, Any], *, beside: nn.Module
 ) -> None:
-    """Restore what `optimizer_fields` found."""
+    """Restore what `optimizer_fields` found.
+
+    Raises:
+        CheckpointError: If it does not fit the optimiser.
+    """
+    check_fields(optimizer, fields, "optimizer", beside=beside)
     _Restore(registered(beside)).fields(optimizer, fields, "optimizer")
 
 
@@ -203,7 +221,7 @@ class _Restore:
         elif kind == "$module":
             fill_empty_buffers(current, content, whole["attributes"].get("places"))
             load_in_place(current, content)
-            load_attribute_state(current, whole["attributes"])
+            _load_attributes(current, whole["attributes"])
         elif kind == "$state":
             if "held" in whole and isinstance(current, torch.optim.Optimizer):
                 hold(current, whole["held"], self.made)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ....replay import CheckpointError
 from ....replay.devices import destination
+from ....replay.structure import anything, each, fields, misfit, optional, table, text
 from .growth import begin_task, regrow
 
 
@@ -43,18 +44,36 @@ def load_weights(
     regrow(agent, changed, begin=begin)
     fill_empty_buffers(agent, weights, places)
     add_copies(agent, weights)
+    check_weights(agent, weights, all_of_them=True)
+    load_in_place(agent, weights)
+
+
+def check_weights(
+    agent: nn.Module, weights: Mapping[str, Tensor], *, all_of_them: bool = False
+) -> None:
+    """Check a checkpoint's weights against a model, which is not changed.
+
+    Args:
+        weights: By name, as of `agent.state_dict()`.
+        all_of_them: Whether the model has all parts that a checkpoint may have added.
+
+    Raises:
+        CheckpointError: Naming what is missing, left over, or of another shape or kind.
+    """
     own = agent.state_dict()
     problems = [f"`{name}` is missing" for name in own if name not in weights]
-    problems += [
-        f"`{name}` is not in {type(agent).__name__}" for name in weights if name not in own
-    ]
-    problems += [
-        f"`{name}` is {list(weights[name].shape)}, the model's is {list(own[name].shape)}"
-        for name in own
-        if name in weights
-        and isinstance(own[name], Tensor)
-        and weights[name].shape != own[name].shape
-    ]
+    if all_of_them:
+        problems += [
+            f"`{name:.100}` is not in {type(agent).__name__}" for name in weights if name not in own
+        ]
+    for name, here in own.items():
+        saved = weights.get(name)
+        if saved is None or not isinstance(here, Tensor):
+            continue
+        if saved.shape != here.shape:
+            problems.append(f"`{name}` is {list(saved.shape)}, the model's is {list(here.shape)}")
+        elif _kind(saved) != _kind(here):
+            problems.append(f"`{name}` is {saved.dtype}, the model's is {here.dtype}")
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
@@ -62,7 +81,54 @@ def load_weights(
             f"{'; '.join(problems[:3])}{more}. It was saved from a model that was constructed "
             "differently."
         )
-    load_in_place(agent, weights)
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """Real, complex or whole numbers: their precision may differ."""
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+_LAYOUT = table(
+    fields(
+        {"class": text, "parameters": table(optional(table(anything))), "buffers": each(text)},
+        {"transient": each(text), "parts": table(optional(table(anything)))},
+    )
+)
+_FACTS = table(fields({"plain": table(anything), "unsaid": each(text)}))
+
+
+def check_growth(changed: Mapping[str, Any] | None, weights: Mapping[str, Tensor]) -> None:
+    """Check what a checkpoint says of modules that were added: nothing larger than its weights is made.
+
+    Args:
+        changed: As for `load_weights`.
+        weights: The weights that the modules are to receive.
+
+    Raises:
+        CheckpointError: Naming what is wrong.
+    """
+    if changed is None:
+        return
+    _LAYOUT(changed["built"], "learner.grown.built")
+    _LAYOUT(changed["now"], "learner.grown.now")
+    _FACTS(changed["facts"], "learner.grown.facts")
+    for path, entry in changed["now"].items():
+        for key, form in entry["parameters"].items():
+            name = f"{path}.{key}".lstrip(".")
+            if form is None or "same" in form:
+                continue
+            saved = weights.get(name)
+            if saved is None or form.get("shape") not in (None, list(saved.shape)):
+                raise CheckpointError(
+                    f"The checkpoint says that `{name:.100}` was added with shape {form.get('shape')}, but "
+                    "has no such weights."
+                )
+            if form.get("dtype") != str(saved.dtype):
+                misfit(f"{name}, dtype", form.get("dtype"), str(saved.dtype))
+    for path, facts in changed["facts"].items():
+        for key in facts["plain"]:
+            if hasattr(nn.Module, key) or (key.startswith("__") and key.endswith("__")):
+                raise CheckpointError(f"The checkpoint would replace `{path:.100}.{key:.100}`.")
 
 
 def fill_empty_buffers(

@@ -16,7 +16,7 @@ from antelope.launcher.metrics.bwt import bwt
 from antelope.launcher.metrics.forgetting import forgetting
 from antelope.launcher.metrics.learning_accuracy import learning_accuracy
 from antelope.launcher.record.console import Console
-from antelope.launcher.record.log import CSV, read_csv
+from antelope.launcher.record.csv_file import CSV, read_csv
 from antelope.launcher.record.progress import Progress
 
 DIGITS: dict[str, Any] = {

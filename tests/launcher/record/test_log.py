@@ -13,7 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antelope.launcher.record.log import CSV, Journal, Log, is_number, read_csv
+from antelope.launcher.record.csv_file import CSV, read_csv
+from antelope.launcher.record.log import Journal, Log, is_number
 from antelope.replay import ConfigError
 
 
@@ -141,7 +142,8 @@ class TestCSV:
         with path.open("a") as file:  # The process was killed in the middle of a line.
             file.write(data.draw(st.sampled_from(["", "trai", "train,9,"])))
         resumed = CSV(path, mode="train")
-        assert len(resumed.cut(keep)) == keep
+        resumed.cut(keep)
+        assert resumed.count == keep
         for step, values in enumerate(rows[keep:], keep):
             resumed.write({"mode": "train", "step": step, **values})
         resumed.close()
@@ -166,7 +168,7 @@ class TestCSV:
     def test_cut_to_nothing_leaves_no_file(self, tmp_path: Path) -> None:
         path = tmp_path / "train.csv"
         written(path, [{"loss": 1}]).close()
-        assert CSV(path, mode="train").cut(0) == []
+        CSV(path, mode="train").cut(0)
         assert not path.exists()
 
     def test_what_is_not_there_has_no_rows(self, tmp_path: Path) -> None:
