@@ -74,7 +74,7 @@ class Images:
             with Image.open(file) as image:
                 # In its own mode: what is grey has one channel. Upright, as their library returns it.
                 return ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # PIL's decoders raise nearly anything.
             raise DataError(
                 f"Row {i} of {self.what} cannot be read as a picture ({type(error).__name__}: {error})."
             ) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
+from ..replay.shown import shown
 from .settings.compose import compose
 from .settings.presets import presets
 from .settings.schema import schema
@@ -94,8 +95,6 @@ def _print_version(_: list[str]) -> None:
 
 
 def _print_config(words: list[str]) -> None:
-    from omegaconf import OmegaConf
-
     rest = list(words)
     flag = next(w for w in rest if w in ("--cfg", "-c"))
     position = rest.index(flag)
@@ -105,7 +104,7 @@ def _print_config(words: list[str]) -> None:
             f"`--cfg {what}`: only --cfg job exists; it prints the composed settings."
         )
     del rest[position : position + 2]
-    print(OmegaConf.to_yaml(OmegaConf.create(compose(rest, {}).values)), end="")
+    print(shown(compose(rest, {}).yaml()), end="")
 
 
 def _print_names(kind: str, title: str, words: list[str]) -> None:
@@ -146,7 +145,7 @@ def _print_presets(words: list[str]) -> None:
     found = presets() | of_the_user()
     width = max(map(len, found))
     for name, meaning in found.items():
-        print(f"task={name:<{width}}  {meaning}")
+        print(shown(f"task={name:<{width}}  {meaning}", line=True))
 
 
 def _plot(words: list[str]) -> None:

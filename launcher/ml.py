@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..replay.errors import ConfigError, Diverged, DownloadError, NotSaved
+from ..replay.shown import shown
 from .plainly import plainly
 from .settings.import_path import begin_command
 
@@ -136,17 +137,17 @@ def _main(words: list[str]) -> int:
         return 0
     except ConfigError as error:
         if _wants_debug(words):
-            traceback.print_exc()
+            print(_user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
         return _FAILURE if isinstance(error, DownloadError) else _INPUT
     except Diverged as error:
         if _wants_debug(words):
-            traceback.print_exc()
+            print(_user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
         return _DIVERGED
     except NotSaved as error:
         if _wants_debug(words):
-            traceback.print_exc()
+            print(_user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
         return _FAILURE
     except KeyboardInterrupt as error:
@@ -211,8 +212,8 @@ def _say_how_to_resume(words: list[str], error: KeyboardInterrupt | SystemExit) 
 def _user_traceback(error: Exception, *, whole: bool) -> str:
     """The error with the frames of the user's own code, or with all frames if `whole`."""
     if whole:
-        return "".join(traceback.format_exception(error))
+        return shown("".join(traceback.format_exception(error)))
     from .settings.frames import user_frames
 
     lines = traceback.format_list(user_frames(error)) + traceback.format_exception_only(error)
-    return "".join(lines).rstrip()
+    return shown("".join(lines).rstrip())

@@ -1,7 +1,16 @@
 """The errors that bad input raises, each before any training starts, and that of a run that diverged."""
 
+from .shown import shown
 
-class ConfigError(ValueError):
+
+class _Printed(Exception):
+    """An error whose message can be printed, whatever it quotes: see `shown`."""
+
+    def __init__(self, *args: object):
+        super().__init__(*(shown(text) if isinstance(text, str) else text for text in args))
+
+
+class ConfigError(_Printed, ValueError):
     """A setting, a name, or the user's model cannot be used as it was given."""
 
 
@@ -17,7 +26,7 @@ class CheckpointError(ConfigError):
     """A checkpoint is damaged, foreign, or does not fit the model."""
 
 
-class Diverged(RuntimeError):
+class Diverged(_Printed, RuntimeError):
     """Something in a run became NaN or infinite; the last good checkpoint was kept.
 
     Attributes:
@@ -39,5 +48,5 @@ class Diverged(RuntimeError):
         self.step, self.tensor, self.lr = step, tensor, lr
 
 
-class NotSaved(RuntimeError):
+class NotSaved(_Printed, RuntimeError):
     """A run ended because its checkpoints could not be written, `save_patience` times in a row."""

@@ -14,8 +14,10 @@ from ...replay.files import read_text
 from ..record.checkpoint import find
 from ..settings.compose import compose
 from ..settings.dotted import split_target
-from ..settings.plain_yaml import load as load_yaml
+from ..settings.interpolation import resolve_interpolations
+from ..settings.plain_yaml import load_foreign
 from ..settings.schema import ALIASES, schema
+from ..settings.secrets import still_hidden, unsaved_secrets
 from ..settings.settings import Settings
 from ..settings.trust import known_object, saved_argument
 from .run_directory import find_run
@@ -47,6 +49,11 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
     values["path"], values["trust"] = str(path.absolute()), trust
     settings = Settings(values, given={*asked, *given.given, "path"} & values.keys())
     settings.places = _places(path, saved, given, names)
+    settings.hidden = still_hidden(given.hidden, given.values, values)
+    mistakes = list(unsaved_secrets(values, schema()))
+    resolve_interpolations(settings, mistakes)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
     objects = frozenset(state.get("objects", ()))
     gone = _find_arguments(settings, given, objects, trust=trust)
     if not trust:
@@ -134,7 +141,7 @@ def _saved(path: Path) -> dict[str, Any]:
         ConfigError: If it cannot be read.
     """
     try:
-        values = load_yaml(read_text(path / "config.yaml"))
+        values = load_foreign(read_text(path / "config.yaml"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be resumed: config.yaml cannot be read ({error})."

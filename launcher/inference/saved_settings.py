@@ -6,17 +6,26 @@ A run directory is data: its names are looked up only if that runs no foreign co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...envs.sources import folder_of, on_hub, table_file_of
 from ...replay import ConfigError
 from ..settings.dotted import split_target
+from ..settings.interpolation import resolve_interpolations
 from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import Plan, make_plan
 from ..settings.schema import PARTS, schema
+from ..settings.secrets import still_hidden, unsaved_secrets
 from ..settings.settings import Settings
-from ..settings.trust import known_arguments, known_object, saved_argument
+from ..settings.trust import (
+    known_arguments,
+    known_object,
+    known_value,
+    saved_argument,
+    unknown_to_hub,
+)
 
 MODULES = ("model", *PARTS)
 """Settings that say what the model is made of."""
@@ -96,9 +105,28 @@ class SavedSettings:
         }
         values["device"] = given.values["device"]  # Not that of the machine it was trained on.
         values["compile"] = False
+        self._resolve(settings, saved)
         for key in MODULES:
             self._look_up(settings, key)
         return settings
+
+    def _resolve(self, settings: Settings, saved: Mapping[str, Any]) -> None:
+        """Replace `${oc.env:NAME}` in what is used here; the rest may need variables of another machine.
+
+        Raises:
+            ConfigError: For a variable that is not set, or a secret that the directory does not hold.
+        """
+        given, used = self._given, (*MODULES, "strategy", "env", "env_wrappers")
+        settings.hidden = still_hidden(given.hidden, given.values, settings.values)
+        part = replace(settings, values={k: v for k, v in settings.values.items() if k in used})
+        part.values["trust"] = self._trust
+        part.places = {k: f"{self._path}/config.yaml" for k in saved if k not in given.given}
+        mistakes = list(unsaved_secrets(part.values, MODULES))
+        resolve_interpolations(part, mistakes)
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        settings.values.update(part.values)
+        settings.hidden = part.hidden
 
     def _look_up(self, settings: Settings, key: str) -> None:
         """Look up what the run's directory names, without running foreign code.
@@ -130,6 +158,8 @@ class SavedSettings:
                         f'in {key}={{"_target_": ..., "{argument}": ...}}.'
                     )
             elif not self._trust:
+                if isinstance(item, str) and not known_value(item, key, argument):
+                    raise self._unnamed(path, item)
                 value[argument] = known_arguments(item, refused)
 
     def _said(self, key: str) -> bool:
@@ -213,6 +243,8 @@ class SavedSettings:
         if isinstance(value, list):
             return [self._known_data(item, key) for item in value]
         name, arguments = split_target(value)
+        if on_hub(name) is not None and (unknown := unknown_to_hub(arguments)):
+            raise self._unnamed(f"{key}.{unknown[0]}", str(arguments[unknown[0]]))
         if (
             folder_of(name) is not None
             or table_file_of(name) is not None

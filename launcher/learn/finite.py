@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ...replay import Normalizer
 from ..metrics import known
-from .nan import all_finite, word_for, word_of
+from .nan import all_finite, readable, word_for, word_of
 from .updates import Updates
 
 _UNDEFINED = ("r2", "mean_iou")  # NaN where the labels leave them undefined.
@@ -50,7 +50,7 @@ class Finiteness:
     """
 
     def __init__(self, updates: Updates):
-        self._updates, self._agent = updates, updates.agent
+        self._updates = updates
         self._allowed: dict[str, bool] = {}  # By name of each buffer or frozen weight seen so far.
 
     def begin(self) -> None:
@@ -95,8 +95,8 @@ class Finiteness:
         for name, p in self._updates.parameters.named.items():
             if not p.requires_grad:
                 yield "weight", name, p
-        for name, buffer in self._agent.named_buffers():
-            if buffer.is_floating_point() or buffer.is_complex():
+        for name, buffer in self._updates.parameters.named_buffers():
+            if readable(buffer):
                 yield "buffer", name, buffer
 
     def _training(self) -> Iterator[tuple[str, str, Tensor]]:

@@ -26,7 +26,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     """
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
-        if _readable(tensor):
+        if readable(tensor):
             groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     norms: dict[torch.device, list[Tensor]] = {}
     try:
@@ -41,7 +41,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 def word_of(tensor: Tensor) -> str | None:
     """What a tensor's values are, "NaN" or "infinite"; None if all are finite, or cannot be read."""
-    if not _readable(tensor):
+    if not readable(tensor):
         return None
     try:
         with torch.no_grad():
@@ -52,7 +52,8 @@ def word_of(tensor: Tensor) -> str | None:
         return None
 
 
-def _readable(tensor: Tensor) -> bool:
+def readable(tensor: Tensor) -> bool:
+    """Whether a tensor can hold NaN, and can be looked through."""
     return tensor.dtype in _FLOATING and tensor.layout is torch.strided and not tensor.is_meta
 
 

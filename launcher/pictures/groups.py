@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ...replay.errors import ConfigError
 from ...replay.files import read_text
 from ..metrics import METRICS, PLACES, score_names
-from ..settings.plain_yaml import Loader
+from ..settings.plain_yaml import load_foreign
 from ..settings.schema import that_count
 from .style import Curve, series
 
@@ -58,17 +57,23 @@ def by_folder(groups: Groups) -> Groups:
 
 def _conditions(config: Path) -> list[str]:
     """The settings besides the data set that a run's score depends on: `tasks=5`, `scenario=task`."""
-    try:
-        values = yaml.load(read_text(config), Loader=Loader)
-        found = {key: values.get(key) for key in _CONDITIONS}
-        for key in ("dataset", "env"):
-            named = values.get(key)
-            if isinstance(named, Mapping):
-                found |= {k: v for k, v in named.items() if k != "_target_"}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Not a run's config.yaml.
-        return []
+    values = _config(config)
+    found = {key: values.get(key) for key in _CONDITIONS}
+    for key in ("dataset", "env"):
+        named = values.get(key)
+        if isinstance(named, Mapping):
+            found |= {k: v for k, v in named.items() if k != "_target_"}
     usual = (None, False, "class")
     return [f"{key}={_short(value)}" for key, value in found.items() if value not in usual]
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """What a run's `config.yaml` holds; nothing if it cannot be read."""
+    try:
+        values = load_foreign(read_text(path))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, Mapping) else {}
 
 
 def _short(value: object) -> str:
@@ -126,18 +131,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
-def _settings(config: Path) -> Mapping[str, Any]:
-    try:
-        values = yaml.load(read_text(config), Loader=Loader)
-    except OSError as error:
-        raise ConfigError(f"Cannot read {config} ({error.strerror or error}).") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"Cannot read {config} ({error}).") from error
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"Cannot read {config}: it holds no settings.")
-    return values
-
-
 def mean_over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and sample standard deviation at every step at which any seed was evaluated.
 
@@ -184,12 +177,8 @@ def name_groups(groups: Groups) -> dict[Path, str]:
 
 
 def different_settings(runs: list[Path]) -> list[str]:
-    """The settings, other than the seed and incidental ones, that these runs do not share.
-
-    Raises:
-        ConfigError: If a config.yaml cannot be read.
-    """
-    configs = [_settings(run / "config.yaml") for run in runs]
+    """The settings, other than the seed and incidental ones, that these runs do not share."""
+    configs = [_config(run / "config.yaml") for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     may_differ = that_count("incidental", "circumstances")
     return [

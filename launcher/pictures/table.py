@@ -15,14 +15,12 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...envs.arrow import table_suffix
 from ...replay.errors import ConfigError
 from ...replay.files import read_text
 from ...replay.suggestions import did_you_mean
 from ..metrics import better
-from ..settings.plain_yaml import Loader
+from ..settings.plain_yaml import load_foreign
 from ..settings.schema import that_count
 from .groups import Groups, choose, find_runs, read_rows, recorded
 from .statistics import Summary, summarize
@@ -216,8 +214,8 @@ def _last(run: Path, metric: str) -> float:
 def _settings(config: Path) -> Settings | None:
     """The settings in a config.yaml; None if it cannot be read."""
     try:
-        values = yaml.load(read_text(config), Loader=Loader)
-    except (OSError, ValueError, yaml.YAMLError):
+        values = load_foreign(read_text(config))
+    except (OSError, ValueError):
         return None
     return _flat(values) if isinstance(values, Mapping) else None
 

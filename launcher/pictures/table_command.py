@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...replay.errors import ConfigError
+from ...replay.shown import shown
 from ...replay.suggestions import did_you_mean
 from .table import Row, Table, as_record, build_table
 
@@ -44,9 +45,9 @@ def table_command(words: list[str]) -> None:
         raise ConfigError("\n".join([*mistakes, f"Usage: {USAGE}"]))
     by = given["by"].split(",") if "by" in given else None
     built = build_table(folders or [Path("runs")], metric=given.get("metric"), by=by)
-    print(FORMATS[chosen](built))
+    print(shown(FORMATS[chosen](built)))
     for note in built.notes:
-        print(note, file=sys.stderr)
+        print(shown(note), file=sys.stderr)
 
 
 def as_csv(table: Table) -> str:

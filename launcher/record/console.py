@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...replay.shown import shown as printable
 from ..metrics import METRICS, better, score_names
 from .output import report_lost, to_nowhere, write_error
 from .progress import Progress
@@ -50,7 +51,7 @@ class Console:
     def problem(self, text: str) -> None:
         """Show a line that the user must see: to stderr if the console is silent, or fails."""
         if not self.enabled or not self._print(text):
-            write_error(text)
+            write_error(printable(text))
 
     def note(self, text: str) -> None:
         if self.enabled:
@@ -61,7 +62,9 @@ class Console:
         if self.enabled:
             width = max(map(len, lines))
             for name, text in lines.items():
-                self._print(f"[bold]{name:<{width}}[/]  {_escape(text)}", markup=True)
+                self._print(
+                    f"[bold]{name:<{width}}[/]  {_escape(printable(text, line=True))}", markup=True
+                )
 
     def update(self, at: Progress, loss: Tensor | float | None) -> None:
         """Redraw the live line.
@@ -178,7 +181,7 @@ class Console:
         """Print a line; False if that failed."""
         console = self._bar.console if self._bar is not None else self._console
         with self._spared():
-            console.print(text, markup=markup, soft_wrap=True)
+            console.print(printable(text), markup=markup, soft_wrap=True)
             return True
         return False
 

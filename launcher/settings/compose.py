@@ -12,15 +12,15 @@ replaces; sub-keys (`optim.lr=1e-2`) follow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from ...replay.errors import ConfigError
 from .dotted import flatten
 from .file_rules import check_files
 from .import_path import importing_nothing_from
+from .interpolation import resolve_interpolations
 from .keywords import flatten_keywords
 from .merge import Layers
-from .plain_yaml import plain_copy
 from .presets import Layer, layers
 from .settings import Settings
 from .values import check_values
@@ -54,7 +54,7 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
         mistakes.append(str(error))
     stack.lay(plain, texts=True)
     stack.lay(console, hides_objects=True)
-    _resolve_interpolations(settings, mistakes)
+    resolve_interpolations(settings, mistakes)
     check_values(settings, mistakes)
     check_files(settings, mistakes)
     if mistakes:
@@ -79,23 +79,3 @@ def _flat(layer: Layer, mistakes: list[str]) -> dict[str, Any]:
                 mistakes.append(f"{place}: `{name}` is given twice: {flat[path]} and {plain}.")
             flat[path], layer.places[path] = plain, place
     return flat
-
-
-def _resolve_interpolations(settings: Settings, mistakes: list[str]) -> None:
-    """Replace `${lr}` by what it refers to, in place."""
-    # Few settings hold `${...}`; the others need not wait for OmegaConf to be imported.
-    if (plain := plain_copy(settings.values)) is not None:
-        settings.values = plain
-        return
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        config = OmegaConf.create(settings.values)
-        resolved = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        key = str(error.full_key or "")
-        reason = str(error).splitlines()[0]
-        mistakes.append(f"{settings.place(key)}Cannot resolve a `${{...}}` in `{key}`: {reason}")
-    else:
-        settings.values = cast("dict[str, Any]", resolved)

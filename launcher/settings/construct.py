@@ -17,6 +17,7 @@ from .foreign import answer
 from .frames import user_frame
 from .object_names import name_of, short_name
 from .passed_on import parameters_behind
+from .secrets import may_be_secret
 
 
 def construct(
@@ -70,7 +71,7 @@ def construct(
     except ConfigError:  # It already says which argument is wrong.
         raise
     except Exception as error:
-        shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
+        shown = ", ".join(f"{key}={_short(value, key)}" for key, value in arguments.items())
         where = user_frame(error)
         raise ConfigError(
             f"{name}({shown}) raised {type(error).__name__}: {error}{where}"
@@ -112,7 +113,9 @@ def _meant(error: BaseException, arguments: Iterable[str], setting: str, own: It
     return ""
 
 
-def _short(value: object) -> str:
+def _short(value: object, name: str) -> str:
+    if may_be_secret(name) and isinstance(value, str):
+        return "***"
     text = repr(value)
     return text if len(text) < 60 else f"<{type(value).__name__}>"
 

@@ -46,7 +46,7 @@ def classes_here() -> dict[str, list[str]]:
         try:
             if not path.is_file():
                 continue  # Reading a FIFO would wait for ever.
-            tree = ast.parse(path.read_text())
+            tree = ast.parse(path.read_bytes())  # As Python reads it: by its own encoding line.
         except (SyntaxError, UnicodeDecodeError, OSError):
             continue  # Not an error here: another file may define the class.
         for node in tree.body:

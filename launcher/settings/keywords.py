@@ -11,6 +11,9 @@ from .dotted import flatten
 from .object_names import name_of
 from .schema import schema
 
+_MOST_VALUES = 1_000_000
+_NESTED = (list, tuple, dict)
+
 
 def flatten_keywords(
     code: Mapping[str, Any], live: dict[str, Any], mistakes: list[str]
@@ -24,6 +27,9 @@ def flatten_keywords(
     """
     layer: dict[str, Any] = {}
     for keyword, value in code.items():
+        if (mistake := _repeats(keyword, value)) is not None:
+            mistakes.append(mistake)
+            continue
         for key, item in flatten(keyword, value):
             key = key.removesuffix("._target_") if not _is_plain(item) else key
             setting = schema().get(key)
@@ -50,6 +56,51 @@ def flatten_keywords(
             else:
                 layer[key] = name_of(item)
     return layer
+
+
+def _repeats(keyword: str, value: object) -> str | None:
+    """What is wrong with nested lists and dicts that hold themselves, or each other many times; else None.
+
+    YAML's aliases make a few lines refer to each other, and the values of one setting without end.
+    """
+    sizes: dict[int, int] = {}
+    inside: set[int] = set()
+
+    def size(part: object) -> int:
+        if not isinstance(part, _NESTED):
+            return 1
+        if id(part) in inside:
+            raise RecursionError
+        if id(part) not in sizes:
+            inside.add(id(part))
+            items = part.values() if isinstance(part, Mapping) else part
+            sizes[id(part)] = len(part) + sum(map(size, items))
+            inside.discard(id(part))
+        return sizes[id(part)]
+
+    try:
+        whole = size(value)
+    except RecursionError:
+        return f"{keyword}= holds itself, or is nested too deeply."
+    # Long lists are data; only what is counted again and again is refused.
+    if whole > _MOST_VALUES and whole > 100 * len(sizes) and _shares(value):
+        return f"{keyword}= holds the same lists again and again, {whole:,} values in all."
+    return None
+
+
+def _shares(value: object) -> bool:
+    """Whether a list or dict is held in more than one place."""
+    seen: set[int] = set()
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if not isinstance(part, _NESTED):
+            continue
+        if id(part) in seen and len(part):
+            return True
+        seen.add(id(part))
+        rest += part.values() if isinstance(part, Mapping) else part
+    return False
 
 
 def _are_lists(value: list[Any] | tuple[Any, ...]) -> bool:

@@ -17,11 +17,9 @@ from .environment_names import split
 from .imports import classes_here
 from .names import missing, resolve
 from .settings import Settings
-from .trust import is_here, known_argument, known_object, known_value, text_may_name
+from .trust import is_here, known_argument, known_object, known_value, text_may_name, unknown_to_hub
 
 _LIBRARIES = ("antelope", "gymnasium", "torch", "torchvision")
-# Arguments of a data set on the hub; others may read files here, or run code.
-_OF_HUB = ("revision", "name", "subset")
 
 
 def find(settings: Settings, name: str, key: str, at: str) -> Any:
@@ -57,13 +55,13 @@ def refused(settings: Settings, key: str) -> list[str]:
     if isinstance(value, list):
         value = settings.live.get(key, value)
     for item in value if isinstance(value, (list, tuple)) else [value]:
-        target, arguments = split_target(item if isinstance(item, dict) else None)
+        target, arguments = split_target(item if type(item) is dict else None)
         for argument, given in arguments.items():
             at = f"{key}.{argument}" if item is value else key
             given = settings.live.get(f"{key}.{argument}", given) if item is value else given
             if settings.from_file(at):
                 hub = isinstance(target, str) and target.startswith("hf:")
-                names = [argument] if hub and argument not in _OF_HUB else []
+                names = unknown_to_hub([argument]) if hub else []
                 names += [*_made_in(given, key), *_reaching(given, key, argument)]
                 mistakes += [settings.place(at) + _refusal(n, f"{key}.{argument}") for n in names]
             elif settings.from_text(at):

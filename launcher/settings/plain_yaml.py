@@ -23,6 +23,7 @@ class _FastLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
+_MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 1_000_000, 100_000, 30
 _DIGITS = r"[0-9](?:_?[0-9])*"
 for _tag, _pattern, _first in (
     ("bool", "true|True|TRUE|false|False|FALSE", [*"tTfF"]),
@@ -43,6 +44,57 @@ for _tag, _pattern, _first in (
 def load(text: str) -> Any:
     """What a YAML file of our own says, as plain values."""
     return yaml.load(text, Loader=_FastLoader)
+
+
+def check_bounds(text: str, loader: Any = _FastLoader) -> None:
+    """Refuse YAML that is larger, once read, than the settings of any run, before it is read.
+
+    Args:
+        loader: Whose errors it raises for text that is not YAML.
+
+    Raises:
+        ValueError: For more than a million characters, 100,000 values or 30 levels; what an alias
+            repeats counts each time.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"it holds more than {_MOST_CHARACTERS:,} characters")
+    open_anchors: list[tuple[str | None, int]] = []
+    sizes: dict[str, int] = {}
+    count = 0
+    for event in yaml.parse(text, Loader=loader):
+        anchor = event.anchor if isinstance(event, yaml.NodeEvent) else None
+        if isinstance(event, yaml.CollectionEndEvent):
+            name, start = open_anchors.pop()
+            if name is not None:
+                sizes[name] = count - start
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if any(name == anchor for name, _ in open_anchors):
+                raise ValueError(f"the alias *{anchor} repeats itself, so that it never ends")
+            count += sizes.get(str(anchor), 1)
+        elif isinstance(event, yaml.NodeEvent):
+            count += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_anchors.append((anchor, count - 1))
+            elif anchor is not None:
+                sizes[anchor] = 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+        if len(open_anchors) > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+
+
+def load_foreign(text: str) -> Any:
+    """What a YAML file of anybody's says, as plain values.
+
+    Raises:
+        ValueError: If it is not YAML, holds tags that make objects, or is too large: see `check_bounds`.
+    """
+    try:
+        check_bounds(text)
+        return load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def dump(values: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ class Plan:
 
     Attributes:
         parts: Modules named for parts of the agent: `encoder`, `policy`, `critic`, ...
-        values: All settings as plain values, as `config.yaml` and checkpoints hold them.
+        values: All settings as plain values, as `config.yaml` and checkpoints hold them: without secrets.
         given: Names of the settings that console words, code or a preset set.
         objects: Dotted names of the settings that were given as Python objects.
         preset: The preset's name or file, or None.
@@ -227,7 +227,7 @@ def make_plan(
     several = {key: named or None for key, named in found.items() if schema()[key].kind == "names"}
     about = {
         "parts": {key: found[key][0] for key in PARTS if found[key]},
-        "values": MappingProxyType(values),
+        "values": MappingProxyType(settings.written()),
         "given": frozenset(settings.given),
         "objects": tuple(sorted(settings.live)),
         "preset": settings.preset,

@@ -18,11 +18,12 @@ import yaml
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
-from .plain_yaml import Loader
+from .plain_yaml import Loader, check_bounds
 from .schema import schema
 
 PACKAGE_LINE = "# @package _global_"
 _ENDS = (".yaml", ".yml")
+_MOST_DIGITS = 300
 _MOST_FILES = 10  # Listed in an error.
 
 
@@ -141,6 +142,7 @@ def _read(path: Path, label: str) -> tuple[Layer, list[tuple[str, str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{label} cannot be read: {error}.") from error
     try:
+        check_bounds(text, Loader)
         root = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -151,8 +153,8 @@ def _read(path: Path, label: str) -> tuple[Layer, list[tuple[str, str]]]:
         raise ConfigError(
             f"{label}{line} is not YAML, or the line before it: {error.problem}.{tab}"
         ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{label} is not YAML: {error}.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{label} is not a preset: {error}.") from None
     mistakes = []
     if not _has_package_line(text):
         mistakes.append(f"{label} is not a preset: its first line must be `{PACKAGE_LINE}`.")
@@ -222,6 +224,9 @@ def _value(
         setting = schema().get(key)
         if setting is not None and setting.kind == "text":
             return text
+        if kind == "int" and len(text) > _MOST_DIGITS:
+            mistakes.append(f"{_place(label, node)}: `{key}` has more than {_MOST_DIGITS} digits.")
+            return None
         if kind == "int":
             return int(text)
         return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .plain_yaml import dump
+from .secrets import Path, without
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Settings:
         given: Keys that words, code or a preset set, for warnings about settings without effect.
         places: Where a preset sets a value, by dotted key: `{"lr": "mine.yaml, line 3"}`.
         preset: The preset's file or name: `mine.yaml`, `task=classify/mnist`.
+        hidden: What is written in place of secrets, by the path that leads to each in `values`.
         texts: Dotted keys that keywords of Python set, whose text may come from a file.
     """
 
@@ -28,6 +30,7 @@ class Settings:
     places: dict[str, str] = field(default_factory=dict)
     preset: str | None = None
     texts: dict[str, bool] = field(default_factory=dict)
+    hidden: dict[Path, str] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         # Not `self.values`: copying asks for attributes before there are any, and would recurse.
@@ -58,5 +61,9 @@ class Settings:
         return key in self.texts
 
     def yaml(self) -> str:
-        """The text of `config.yaml`."""
-        return dump(self.values)
+        """The text of `config.yaml`, without secrets."""
+        return dump(self.written())
+
+    def written(self) -> dict[str, Any]:
+        """The values without secrets, as files hold them."""
+        return without(self.values, self.hidden)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,8 @@ _ROOTS = {
 }
 _IN_ARGUMENTS = (*_MODULES, "torch.optim")
 _TIMM_CODE = ("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+# Arguments of a data set on the hub.
+_OF_HUB = ("revision", "name", "subset")
 # These unpickle whatever file lies in their folder; the others check its hash, or read no pickles.
 _UNPICKLE = ("LSUN", "LSUNClass")
 # These write where an argument says, or import what one names.
@@ -116,6 +118,11 @@ def known_value(value: str, key: str, argument: str) -> bool:
     if key in ("env", "env_wrappers") and split(value)[0]:  # An environment may make another.
         return _environment(value) is not None
     return True
+
+
+def unknown_to_hub(arguments: Iterable[str]) -> list[str]:
+    """The arguments of a data set on the hub that may read files here, or run code."""
+    return [name for name in arguments if name not in _OF_HUB]
 
 
 def text_may_name(name: str, kind: str) -> bool:

@@ -6,6 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from ...replay.shown import shown
+
 _OURS = str(Path(__file__).parents[1])
 
 
@@ -20,4 +22,4 @@ def warn_caller(text: str) -> None:
         if frame.f_back is None:
             break
         frame, level = frame.f_back, level + 1
-    warnings.warn(text, stacklevel=level)
+    warnings.warn(shown(text), stacklevel=level)

@@ -22,7 +22,6 @@ from antelope import Diverged, Run, ml
 from antelope.launcher.record.checkpoint import Checkpoints
 
 NAN, INFINITE = math.nan, math.inf
-ROOT = Path(__file__).resolve().parents[2]
 # 40 rows of 4 classes, of which a fifth is held out.
 DATA = (np.random.default_rng(0).normal(size=(40, 4)).astype("float32"), np.arange(40) % 4)
 SHORT = {
@@ -415,7 +414,7 @@ def test_row_16_from_the_console_it_exits_with_3_and_says_it_once(tmp_path: Path
     code = "from antelope.launcher.ml import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *words.split()],
-        env={**os.environ, "PYTHONPATH": str(ROOT.parent), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,

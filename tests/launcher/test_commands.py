@@ -36,6 +36,7 @@ def test_help_shows_examples_first_then_every_setting(capsys: pytest.CaptureFixt
         assert " ".join(setting.meaning.split()) in flat
 
 
+@pytest.mark.row(31)
 def test_help_configuration_typos_and_completion_do_not_import_torch() -> None:
     code = """
 import sys, time

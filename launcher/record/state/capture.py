@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ....agents.traits import stated_traits
 from ....replay import Batch
+from ....replay.shown import holds_secret
 from .held import held_names
 
 OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
@@ -146,6 +147,8 @@ class _Capture:
             return {"$enum": value.name}
         if isinstance(value, np.generic):
             return {"$scalar": np.asarray(value)} if value.dtype.kind in "biuf" else _SKIP
+        if isinstance(value, str) and holds_secret(value):
+            return _SKIP  # The constructor receives it again.
         if isinstance(value, _PLAIN):
             return value
         if isinstance(value, complex):

@@ -71,6 +71,7 @@ some_settings = st.lists(st.sampled_from(sorted(SETTINGS)), unique=True, max_siz
 
 
 class TestOrder:
+    @pytest.mark.row(32)
     @settings(max_examples=40)
     @given(some_settings, st.randoms(use_true_random=False))
     def test_of_words_never_matters(self, keys: list[str], random: Any) -> None:
@@ -87,6 +88,7 @@ class TestOrder:
         one, other = ({key: SETTINGS[key] for key in order} for order in (keys, shuffled))
         assert compose([], one).values == compose([], other).values
 
+    @pytest.mark.row(32)
     def test_of_a_sub_key_and_those_below_it_does_not_matter(self) -> None:
         for words in permutations(("model=Net", "model.options={a:1}", "model.options.b=2")):
             made = compose(words, {}).model
@@ -103,6 +105,7 @@ class TestOrder:
 
 
 class TestDoors:
+    @pytest.mark.row(33)
     @settings(max_examples=40)
     @given(some_settings)
     def test_code_and_console_write_the_same_file(self, keys: list[str]) -> None:
@@ -112,6 +115,7 @@ class TestDoors:
         assert code.yaml() == console.yaml()
         assert code.given == console.given
 
+    @pytest.mark.row(33)
     @pytest.mark.parametrize(
         ("words", "code"),
         [

@@ -131,7 +131,7 @@ def test_what_a_word_replaces_is_not_blamed_on_the_file() -> None:
         (["lr 1e-3"], "holds one value. Write a setting per line"),
         ([], "sets nothing"),
         (["lr: !!python/object/apply:os.getcwd []"], "line 2: .* is not allowed in a preset"),
-        (["model: &a [*a]"], "line 2: `model` is nested too deeply"),
+        (["model: &a [*a]"], "is not a preset: the alias .a repeats itself"),
         (["experiment: ${oc.env:NOT_THERE}"], "line 2: Cannot resolve .*NOT_THERE"),
         (["defaults: [mine]"], "builds on itself"),
         (["defaults: [gone]"], "line 2: No preset `gone`"),
