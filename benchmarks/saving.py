@@ -3,7 +3,7 @@
     python benchmarks/saving.py [--million 50] [--replay 1.0]
 
 Every save is a process of its own, and the two ways take turns. Memory is the process's peak while it saves,
-above what it held before; the file's pages in the system's cache do not count. The hash is measured alone too,
+above what it held before, without the pages of files in the system's cache. The hash is also measured alone,
 since `torch.save` computes none. The replay is mapped from a file, filled, saved, written to for 1 % of its
 rows, and saved again.
 """

@@ -143,11 +143,15 @@ def table_file_of(name: Any) -> Path | None:
 
 
 def default_data_dir() -> Path:
-    """`$ANTELOPE_DATA`, else a cache directory of the user's."""
+    """`$ANTELOPE_DATA`, else a cache directory of the user's, or one below the working directory."""
     if directory := os.environ.get("ANTELOPE_DATA"):
         return Path(directory)
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "antelope"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "antelope"
+    try:
+        return Path.home() / ".cache" / "antelope"
+    except RuntimeError:  # In a container, the user may have no name and no home.
+        return Path.cwd() / ".cache" / "antelope"
 
 
 def open_dataset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -91,6 +92,7 @@ class Columns:
     def _mapped(self, shape: tuple[int, ...], dtype: np.dtype[Any], folder: str | None) -> Any:
         size = max(1, int(np.prod(shape)) * dtype.itemsize)
         with tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file.fileno(), size)
             file.truncate(size)
             mapping = mmap.mmap(file.fileno(), size)
         if hasattr(mmap, "MADV_RANDOM"):
@@ -241,8 +243,24 @@ class Columns:
             self._release(len(kept))
 
 
+def _reserve(file: int, size: int) -> None:
+    """Take the space of a file on its disk, where the system can: one that fills up later kills with SIGBUS.
+
+    Raises:
+        ConfigError: If there is too little.
+    """
+    try:
+        os.posix_fallocate(file, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise ConfigError(
+                f"replay.storage=mmap needs {size / 1e9:.1f} GB for a file, and the system refuses "
+                f"({error.strerror}). Lower capacity, or set replay.folder."
+            ) from error
+
+
 def _folder_with_space(folder: str | None, size: int) -> str:
-    """The folder, if `size` bytes fit: the file is sparse, and a disk that fills up later sends SIGBUS."""
+    """The folder, if `size` bytes fit."""
     folder = folder or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise ConfigError(f"replay.folder={folder} is not a writable folder.")

@@ -109,6 +109,27 @@ def open_appending(path: Path, *, newline: str | None = None) -> TextIO:
     return os.fdopen(descriptor, "a", newline=newline, encoding="utf-8")
 
 
+def overwrite(path: Path, text: str) -> bool:
+    """Write over a file, within the space that it has on a disk that may be full.
+
+    Returns:
+        False if the text does not fit, or the file is missing, a link, or has other names: it is unchanged.
+    """
+    data = text.encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | _NO_LINKS | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        found = os.fstat(descriptor)
+        room = max(found.st_size, getattr(found, "st_blocks", 0) * 512)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or len(data) > room:
+            return False
+        file.write(data)
+        file.truncate()
+    return True
+
+
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file of a found folder to read its bytes; links are not followed, and a FIFO is not waited for.
 

@@ -94,6 +94,23 @@ class Checkpoints:
         self._remove_oldest()
         return final
 
+    def save_crash(self, state: dict[str, Any], *, model: Mapping[str, Tensor]) -> Path:
+        """Write a checkpoint of the moment of an error, which a resume does not use; arguments as for `save`.
+
+        Returns:
+            The folder, `crash`, which replaces an earlier one.
+
+        Raises:
+            CheckpointError, OSError: As for `save`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / "crash"
+        if final.exists():
+            shutil.rmtree(final)
+        with new_folder(final) as partial:
+            write(partial, state, model=model, earlier=self.numbered())
+        return final
+
     def _remove_oldest(self) -> None:
         """Keep the newest `KEEP` to resume from, and one with the weights alone if it is newer than these."""
         whole = alone = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -15,6 +16,8 @@ from ..metrics import metrics_of
 
 Row = dict[str, Any]
 
+_MOST_WAITING = 10_000  # Rows that could not be written, about 3 MB.
+
 
 class CSV:
     """Rows of one mode as a CSV file, without times: a resumed run must write the same bytes.
@@ -22,8 +25,8 @@ class CSV:
     A row with a new name rewrites the file with a wider header. A metric of one task adds columns for all
     tasks at once, so that two hundred tasks do not rewrite the file two hundred times.
 
-    A row that cannot be written waits, and is written before the next one. What a failed write has left in
-    the file is cut off.
+    A row that cannot be written waits, and is written before the next one; so do ten thousand, at most. What
+    a failed write has left in the file is cut off.
 
     Args:
         tasks: Number of tasks.
@@ -31,13 +34,17 @@ class CSV:
     Attributes:
         count: Number of rows in the file.
         waiting: Rows that could not be written yet.
+        lost: Number of rows that never will be.
     """
+
+    mode: str
 
     def __init__(self, path: Path, *, mode: str, tasks: int = 1):
         self.path, self.name, self.mode, self.tasks = path, path.name, mode, tasks
         self.columns: dict[str, None] = {}  # An ordered set.
         self.count = 0
         self.waiting: list[Row] = []
+        self.lost = self._said_missing = 0
         self._named: dict[str, None] = {}  # The names in its rows, in the order they first came.
         self._outdated = True  # Whether the file has other columns, or is not there.
         self._file: TextIO | None = None
@@ -50,6 +57,9 @@ class CSV:
             OSError: Of the system. The row is written before the next one.
         """
         if row["mode"] == self.mode:
+            if len(self.waiting) == _MOST_WAITING:
+                del self.waiting[0]
+                self.lost += 1
             self.waiting.append(row)
             self._widen(row)
             self._write_waiting()
@@ -66,7 +76,9 @@ class CSV:
             while written < len(data):
                 written += os.write(at, data[written:])
         except OSError:
+            self._outdated = True  # If it cannot even be cut.
             os.ftruncate(at, self._end)
+            self._outdated = False
             raise
         self._added(len(data))
 
@@ -114,13 +126,14 @@ class CSV:
         self._added(size)
 
     def sync(self) -> None:
-        """Write the rows that wait, and wait until all are on the disk.
+        """Write the rows that wait, and wait until what is in the file is on the disk.
 
         Raises:
-            OSError: Of the system.
+            OSError: If the latter fails.
         """
         if self.waiting:
-            self._write_waiting()
+            with contextlib.suppress(OSError):  # It was said when the row was written.
+                self._write_waiting()
         if self._file is not None:
             os.fsync(self._file.fileno())
 
@@ -150,16 +163,16 @@ class CSV:
         """Close the file.
 
         Raises:
-            OSError: If rows are still waiting, and cannot be written now either.
+            OSError: If rows could not be written, now or before; once.
         """
-        try:
-            if self.waiting:
+        if self.waiting:
+            with contextlib.suppress(OSError):
                 self._write_waiting()
-        except OSError as error:
-            lost = f"{len(self.waiting):,} rows could not be written ({error.strerror or error})"
-            raise OSError(error.errno, lost) from error
-        finally:
-            self._close_file()
+        self._close_file()
+        missing, said = len(self.waiting) + self.lost, self._said_missing
+        self._said_missing = missing
+        if missing > said:
+            raise OSError(f"{missing:,} of {self.count + missing:,} rows could not be written")
 
     def _close_file(self) -> None:
         if self._file is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...replay import ConfigError, NotSaved
-from ...replay.files import link_in, open_regular, read_text, remove_partial, replacing
+from ...replay.files import (
+    link_in,
+    open_regular,
+    overwrite,
+    read_text,
+    remove_partial,
+    replacing,
+)
 
 _LOCK = ".lock"
 # In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
@@ -129,9 +137,22 @@ class RunDirectory:
         return aside
 
     def status(self, **fields: Any) -> None:
-        """Write `status.json` atomically. NaN and infinity, which JSON lacks, become null."""
-        text = json.dumps(_finite(fields), indent=1, allow_nan=False)
-        write_whole(self.path / "status.json", text + "\n")
+        """Write `status.json` atomically. NaN and infinity, which JSON lacks, become null.
+
+        Where there is no room for a new file, the old one is written over.
+
+        Raises:
+            OSError: If that is impossible too.
+        """
+        path = self.path / "status.json"
+        try:
+            write_whole(path, _json(fields))
+        except OSError:
+            if not overwrite(path, _json(fields)):
+                kept = ("status", "step", "reason")
+                brief = {key: value for key, value in fields.items() if key in kept}
+                if not overwrite(path, _json(brief)):
+                    raise
 
     def earlier_tasks(self) -> list[dict[str, Any]]:
         """The `tasks` of the resumed run's `status.json`; empty if there are none, or it cannot be read."""
@@ -148,7 +169,8 @@ class RunDirectory:
         if (
             os.name == "posix" and not self.lost
         ):  # Windows cannot remove an open file; there, `release` does it.
-            (self.path / _LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Read-only by now, for example.
+                (self.path / _LOCK).unlink()
         self._lock.release()
         self._lock = None
         if not self.started:
@@ -160,6 +182,10 @@ class RunDirectory:
                 path.rmdir()
             except OSError:
                 continue  # Missing, or not empty: another program uses it now.
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(_finite(fields), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(value: object) -> object:

@@ -132,6 +132,10 @@ class Writer(Protocol):
 
     name: str
 
+    @property
+    def mode(self) -> str | None:
+        """Mode of the rows that it is given, "train" or "eval"; None: all."""
+
     def write(self, row: Row) -> None: ...
 
     def close(self) -> None: ...
@@ -170,10 +174,11 @@ class Journal:
 
     def write(self, mode: str, **values: Any) -> Row:
         row = {"mode": mode, **values}
-        for write in self._write:
-            write(row)
+        for writer, write in zip(self.writers, self._write, strict=True):
+            if writer.mode in (None, mode):
+                write(row)
         self._counts[mode] += 1
-        self.history.append(row, in_file=not any(file.waiting for file in self._files))
+        self.history.append(row, in_file=not any(f.waiting or f.lost for f in self._files))
         return row
 
     def expect(self, tasks: int) -> None:
@@ -190,17 +195,27 @@ class Journal:
         for file in self._files:
             file.sync()
 
-    def state_dict(self) -> dict[str, int]:
-        """Number of rows per mode: on resuming, later rows are dropped."""
-        return self._counts | {file.mode: file.count for file in self._files}
+    def state_dict(self) -> dict[str, Any]:
+        """Number of rows per mode that are in the files, and rows that could not be written yet.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+        On resuming, later rows are dropped.
+        """
+        counts = self._counts | {file.mode: file.count for file in self._files}
+        waiting = {file.mode: file.waiting for file in self._files if file.waiting}
+        return {**counts, "waiting": waiting} if waiting else counts
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep the rows up to the checkpoint; the resumed run writes the later ones again."""
         for file in self._files:
             file.cut(state[file.mode])
-        self._counts = self._counts | state
+        self._counts = {mode: state.get(mode, 0) for mode in self._counts}
+        for writer, write in zip(self.writers, self._write, strict=True):
+            for row in state.get("waiting", {}).get(writer.mode, ()):
+                write({**row, "mode": writer.mode})
         counts = {file.mode: file.count for file in self._files}
         self.history = History({file.mode: file.path for file in self._files}, counts)
+        for row in [row for file in self._files for row in file.waiting]:
+            self.history.append(row, in_file=False)
 
     def close(self) -> None:
         for writer in self.writers:

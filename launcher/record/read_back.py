@@ -106,9 +106,18 @@ class _File:
                 elif number == 1:
                     break  # Without names of its columns, numbers mean nothing.
             # Not deleted: somebody may want to mend it by hand.
-            os.replace(self.path, self.path.with_name(self.path.name + _DAMAGED))
+            os.replace(self.path, _free(self.path.with_name(self.path.name + _DAMAGED)))
         if self.rows == 0:
             self.path.unlink()
+
+
+def _free(path: Path) -> Path:
+    """The path, or one with a number if something is there."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}.{number}")
+    return free
 
 
 class _Checked:

@@ -10,7 +10,7 @@ from ...replay import NotSaved
 from ..settings.plan import Plan
 from .checkpoint import Checkpoints
 from .log import Journal
-from .spared import Spared
+from .spared import Spared, reason
 from .supervised import Supervised
 
 _SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
@@ -104,6 +104,27 @@ class Saving:
                 f"({self._write.reason}). {self.last_good()} Free some space, or set another path; "
                 "save_patience= is the number of tries."
             )
+
+    def save_crash(self) -> str:
+        """Keep what an error left behind, beside the checkpoints to resume from; says where, in a sentence.
+
+        The step of the error may be half done: a run that continued from there would differ.
+        """
+        session = self._session
+        try:
+            with session.awake():
+                session.check_finite(closely=True)
+                state = {**session.state_dict(), "journal": self._journal.state_dict()}
+                path = self.checkpoints.save_crash(state, model=session.model_state())
+        except (
+            Exception
+        ) as error:  # Of the disk, or of an object that the error has left in pieces.
+            kept = f"The state at the error could not be saved ({reason(error)})."
+        else:
+            kept = f"The state at the error is in {path}, for load=."
+        if not self.checkpoints.numbered():
+            return kept
+        return f"{kept} {self.last_good()} resume=true continues from there."
 
     def _say_what_is_left_out(self) -> None:
         problem, said = self.checkpoints.problem, self._weights_alone

@@ -116,7 +116,7 @@ class Signals:
             if self._acted:
                 for handler in previous.values():
                     if isinstance(handler, Leaving):
-                        handler.begin()
+                        handler.begin(128 + (self.received or signal.SIGINT))
         if self.received is not None and not self._acted and previous:
             signal.raise_signal(self.received)
 
@@ -161,12 +161,16 @@ class Leaving:
     """Signal handler of a console command, which ends it at the first signal."""
 
     def __init__(self) -> None:
-        self._begun = False
+        self._code: int | None = None  # With which the command is ending.
+        self._interrupts = 0  # How often SIGINT came.
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self._begun:  # Another SIGINT, while Python waits for a thread, say.
-            os._exit(128 + signum)
-        self.begin()
+        self._interrupts += signum == signal.SIGINT
+        if self._code is not None:
+            if self._interrupts > 1:  # While Python waits for a thread, for example.
+                os._exit(self._code)
+            return
+        self.begin(128 + signum)
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
         raise SignalExit(128 + signum)
@@ -177,9 +181,11 @@ class Leaving:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self)
 
-    def begin(self) -> None:
-        """Ignore SIGTERM and SIGHUP from now on: the command is ending, with the exit code that it has."""
-        self._begun = True
+    def begin(self, code: int) -> None:
+        """Ignore SIGTERM and SIGHUP from now on: the command is ending with this exit code."""
+        self._code = code
+        if code == 128 + signal.SIGINT:
+            self._interrupts = max(1, self._interrupts)
         for signum in CAUGHT:
             # Python's own end restores what handlers there are, but leaves what is ignored.
             if signum != signal.SIGINT:

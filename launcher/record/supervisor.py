@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
+from ...replay import CheckpointError, ConfigError, Diverged, NothingValid, NotSaved
 from ...replay.randomness import kept_randomness
+from ...replay.shown import shown
 from ..settings.plan import Plan
 from .csv_file import CSV, Row
 from .directory import RunDirectory
@@ -93,7 +94,8 @@ class Supervisor:
         """Continue from the newest valid checkpoint, if the plan asks for it and there is one.
 
         Raises:
-            CheckpointError, ConfigError: If it belongs to another model or sequence.
+            CheckpointError, ConfigError: If it belongs to another model or sequence, other data or settings, or
+                none is valid.
         """
         state = self._newest_state() if self.directory.resume else None
         if state is None:
@@ -113,7 +115,7 @@ class Supervisor:
         state, problems = self.checkpoints.newest()
         if state is None and problems and self.plan.resume != "force":
             found = "\n".join(f"  {problem}" for problem in problems)
-            raise CheckpointError(
+            raise NothingValid(
                 f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
                 "that run moved aside: resume=force. To continue it, restore one of them."
             )
@@ -181,6 +183,8 @@ class Supervisor:
             # Actions of NaN, for example, which an environment or a distribution refuses.
             if (behind := divergence_behind(error, self.session)) is not None:
                 raise self._diverged(behind) from error
+            if self.directory.started and not isinstance(error, (ConfigError, NotSaved)):
+                error.add_note(self.saving.save_crash())
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
@@ -269,6 +273,7 @@ class Supervisor:
             self._save_first = False
             self.save()
             self.saving.check()
+            self._stop_if_asked()  # A signal came meanwhile.
 
     def _stop_if_asked(self) -> None:
         """Save the run as it is and raise `Interrupted`, if a signal came."""
@@ -518,7 +523,8 @@ class Supervisor:
             task=progress.task,
             metrics=progress.metrics,
             tasks=self.tasks,
-            **details,
+            # The reason may quote an error's message, and that a secret.
+            **{k: shown(v) if isinstance(v, str) else v for k, v in details.items()},
         )
 
 

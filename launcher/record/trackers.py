@@ -67,7 +67,8 @@ class Tracker:
         targets: dict[str, Callable[..., Target]]
         targets = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
         self._open = targets[name]
-        self.name, self._path, self._settings = name, path, settings
+        self.name, self.mode = name, None
+        self._path, self._settings = path, settings
         self._interrupted = interrupted
         self._target: Target | None = None
         self.waiting: deque[Row] = deque(maxlen=_MOST_WAITING)

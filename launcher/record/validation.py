@@ -80,6 +80,7 @@ _PARTS: dict[str, Any] = {  # Of a learner, without those that every state has.
             }
         )
     ),
+    "left_out": count,
     "unreached": fields({"waiting": each(text), "looks": count}),
     "strategies": fields(
         {"task": count, "strategies": table(anything)},
@@ -201,8 +202,12 @@ def _space(value: Foreign, path: str) -> None:
 
 
 def _journal(value: Foreign, path: str) -> None:
-    """The number of rows in each file; what else is kept of a file is a dict."""
-    table(lambda item, at: None if is_dict(item) else count(item, at))(value, path)
+    """The number of rows in each file, and the rows that could not be written yet."""
+    waiting = each(table(lambda item, at: (text if isinstance(item, str) else number)(item, at)))
+    fields(
+        {"train": count, "eval": count},
+        {"waiting": fields({}, {"train": waiting, "eval": waiting})},
+    )(value, path)
 
 
 # Parts that every checkpoint has. What else a run writes depends on its world.

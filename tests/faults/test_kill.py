@@ -20,13 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import ml
+from antelope.launcher.record import packing
 from antelope.launcher.record.checkpoint import KEEP, Checkpoints
+from antelope.replay import blocks
+from antelope.replay.blocks import SavedColumns
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT: dict[str, Any] = {"log_every": 1, "plot": False, "progress": False, "resume": True}
@@ -85,8 +89,10 @@ def _run(job: dict[str, Any]) -> None:
     """The forked process: never returns."""
     calls = _count_calls(job.get("kill_at_call"), torn=job.get("torn", False))
     code = 1
+    if job["settings"].get("env") is not None:  # Small as it is, its replay is saved in blocks.
+        packing.SMALL_COLUMNS, blocks.BLOCK = 0, 700
     try:
-        ml(model=Net, **SHORT | job["settings"])
+        ml(**{"model": Net, **SHORT, **job["settings"]})
         code = 0
     finally:
         if (file := job.get("write_calls")) is not None:
@@ -187,6 +193,10 @@ def _compare(a: Any, b: Any, place: str, differing: list[str]) -> None:
         assert len(a) == len(b)
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
             _compare(x, y, f"{place}/{i}", differing)
+    elif isinstance(a, SavedColumns):
+        assert list(a) == list(b)
+        for key in a:
+            _compare(np.asarray(a[key]).tolist(), np.asarray(b[key]).tolist(), place, differing)
     elif isinstance(a, Tensor):
         if not torch.equal(a, b):
             differing.append(place)
@@ -213,6 +223,7 @@ def count_calls(server: Server, folder: Path, settings: dict[str, Any]) -> list[
     return json.loads(file.read_text())
 
 
+@pytest.mark.row(1)
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_until_it_finishes(
     server: Server, tmp_path: Path
@@ -233,6 +244,7 @@ def test_killed_at_random_moments_and_resumed_until_it_finishes(
     assert_same(tmp_path / "run", tmp_path / "reference")
 
 
+@pytest.mark.row(1)
 @pytest.mark.slow
 def test_killed_at_every_write_of_a_run(server: Server, tmp_path: Path) -> None:
     settings = {"train_steps": 5, "eval_every": 3, "save_every": 2}
@@ -241,6 +253,7 @@ def test_killed_at_every_write_of_a_run(server: Server, tmp_path: Path) -> None:
     kill_everywhere(server, tmp_path, settings, range(1, len(calls) + 1))
 
 
+@pytest.mark.row(1)
 @pytest.mark.slow
 def test_killed_in_the_middle_of_writing_a_checkpoint(server: Server, tmp_path: Path) -> None:
     settings = {"train_steps": 5, "save_every": 1}
@@ -249,6 +262,23 @@ def test_killed_in_the_middle_of_writing_a_checkpoint(server: Server, tmp_path: 
     first = saves[KEEP] - 9  # The save that removes the oldest checkpoint.
     assert "rmtree" in calls[saves[KEEP] + 1 : first + 13]
     kill_everywhere(server, tmp_path, settings, range(first, first + 14), torn=True)
+
+
+@pytest.mark.row(1)
+def test_killed_while_blocks_of_a_replay_are_linked_and_written(
+    server: Server, tmp_path: Path
+) -> None:
+    settings = {"env": "CartPole-v1", "model": "DQN", "model.hidden": [4], "seed_steps": 20}
+    settings |= {"capacity": 50, "train_steps": 100, "save_every": 20, "eval_episodes": 1}
+    settings |= {"batch_size": 8, "learn_every": 8}
+    calls = count_calls(server, tmp_path, settings)
+    newest = max((tmp_path / "reference" / "checkpoints").iterdir())
+    blocks_of = sorted(newest.glob("rows-*"))
+    assert len(blocks_of) > 2
+    assert max(os.stat(file).st_nlink for file in blocks_of) > 1
+    saves = [i + 1 for i, name in enumerate(calls) if name == "rename"]
+    for call in (saves[2] - 5, saves[2] - 3, saves[3] + 3):
+        kill_everywhere(server, tmp_path, settings, range(call, call + 1), torn=True)
 
 
 def test_killed_between_two_tasks(server: Server, tmp_path: Path) -> None:

@@ -507,6 +507,23 @@ def test_row_16_skip_has_an_end(model: type[Plain]) -> None:
 
 @pytest.mark.row(16)
 @pytest.mark.filterwarnings("ignore:on_nan=skip")
+@pytest.mark.parametrize("first", ["stop", "skip", "rollback"])
+def test_row_16_a_run_that_diverged_is_resumed_with_skip(
+    first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Twice(BadLoss):
+        at = (12, 13, 14, 15, 30) if first == "rollback" else (15, 35)
+
+    if first == "skip":
+        finished(model=Twice, on_nan="skip", train_steps=30)
+    else:
+        diverging(model=Twice, on_nan=first, train_steps=30)
+    finished(model=Twice, on_nan="skip", resume=True)
+    assert f"left out {2 if first == 'skip' else 1} update" in capsys.readouterr().err
+
+
+@pytest.mark.row(16)
+@pytest.mark.filterwarnings("ignore:on_nan=skip")
 def test_row_16_skip_has_an_end_where_no_update_is_ever_whole() -> None:
     class EveryThird(BadLoss):
         at = tuple(range(2, 500, 3))
@@ -551,6 +568,7 @@ def test_row_16_rollback_restores_the_checkpoint_and_the_schedule_goes_on() -> N
         callbacks=calls,
         scheduler="LinearLR",
         scheduler_every="step",
+        **{"scheduler.total_iters": 40},
     )
     assert seen["count"] == 12  # Eleven steps of the checkpoint, and the one after the rollback.
     rates = [row["lr"] for row in run.history if "lr" in row]

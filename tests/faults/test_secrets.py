@@ -170,3 +170,17 @@ def test_text_is_shown_as_it_is_but_for_what_would_act() -> None:
     assert shown("Größe\t1\nnächste") == "Größe\t1\nnächste"
     assert shown("a\nb", line=True) == "a\\nb"
     assert shown("\x9b2J\r\x7f\udc1b") == "\\x9b2J\\r\\x7f\\udc1b"
+
+
+@pytest.mark.row(46)
+def test_row_46_the_status_of_a_run_that_failed_does_not_hold_it() -> None:
+    more = (
+        "    calls = 0\n    def learn(self, replay):\n        self.calls += 1\n        b = next(replay)\n"
+        "        if self.calls > 2: raise RuntimeError(f'refused {self.used}')\n"
+        "        return torch.nn.functional.cross_entropy(self(b.obs), b.label)\n"
+    )
+    Path("net.py").write_text(NET + more)
+    with pytest.raises(RuntimeError, match="refused"):
+        ml(*WORDS, "path=runs/failed", **QUIET)
+    assert "refused" in Path("runs/failed/status.json").read_text()
+    check_nothing_holds_them()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from antelope.launcher.record import history
-from antelope.launcher.record.csv_file import CSV
+from antelope.launcher.record import csv_file, history
+from antelope.launcher.record.csv_file import CSV, read_csv
 from antelope.launcher.record.history import History
 from antelope.launcher.record.log import Journal
 
@@ -93,12 +93,55 @@ class TestOfALongRun:
             patch.setattr(journal.writers[0], "_write_waiting", full)
             rows += fill(journal, 60, first=30)
             assert journal.history == rows
-            with pytest.raises(OSError, match="No space left"):
-                journal.sync()
+            journal.sync()
+            state = journal.state_dict()
+            assert state["train"] == 30
+            waiting = [row for row in rows if row["mode"] == "train" and row["step"] >= 30]
+            assert state["waiting"] == {"train": waiting}
         journal.sync()
         assert journal.state_dict()["train"] == 90
         rows += fill(journal, 60, first=90)
         assert journal.history == rows
+
+    def test_rows_that_could_not_be_written_are_in_the_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = journal_in(tmp_path)
+        rows = fill(first, 20)
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(first.writers[0], "_write_waiting", full)
+            rows += fill(first, 20, first=20)
+            state = first.state_dict()
+            first.close()
+        second = journal_in(tmp_path)
+        second.load_state_dict(state)
+        assert second.history == rows
+        second.close()
+        assert [row["step"] for row in read_csv(tmp_path / "train.csv")] == list(range(40))
+
+    def test_more_rows_than_are_kept_are_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(csv_file, "_MOST_WAITING", 5)
+        journal = journal_in(tmp_path)
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(journal.writers[0], "_write_waiting", full)
+            rows = fill(journal, 9)
+        rows += fill(journal, 1, first=9)
+        assert journal.history == rows
+        journal.close()
+        journal.close()
+        # The row that came when there was room has pushed out one more.
+        assert [row["step"] for row in read_csv(tmp_path / "train.csv")] == [5, 6, 7, 8, 9]
+        assert capsys.readouterr().out.count("5 of 10 rows could not be written") == 1
 
     def test_pictures_are_drawn_from_means_that_do_not_cross_tasks(self, tmp_path: Path) -> None:
         journal = journal_in(tmp_path)
