@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..replay.errors import ConfigError, Diverged, DownloadError, NotSaved
+from ..replay.errors import ConfigError, Diverged, DownloadError, NothingValid, NotSaved
 from ..replay.shown import shown
 from .plainly import plainly
 from .settings.import_path import begin_command
@@ -139,7 +139,7 @@ def _main(words: list[str]) -> int:
         if _wants_debug(words):
             print(_user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
-        return _FAILURE if isinstance(error, DownloadError) else _INPUT
+        return _FAILURE if isinstance(error, DownloadError | NothingValid) else _INPUT
     except Diverged as error:
         if _wants_debug(words):
             print(_user_traceback(error, whole=True), file=sys.stderr)

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, ConfigError, DataError, Diverged, DownloadError, NotSaved
+from .errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Diverged,
+    DownloadError,
+    NothingValid,
+    NotSaved,
+)
 from .lazy import lazily
 
 if TYPE_CHECKING:
@@ -56,6 +64,7 @@ __all__ = [
     "Memory",
     "Normalizer",
     "NotSaved",
+    "NothingValid",
     "Observations",
     "Prioritized",
     "Ragged",

@@ -26,6 +26,10 @@ class CheckpointError(ConfigError):
     """A checkpoint is damaged, foreign, or does not fit the model."""
 
 
+class NothingValid(CheckpointError):
+    """A run has checkpoints, and none of them can be read; the console's exit code is 1."""
+
+
 class Diverged(_Printed, RuntimeError):
     """Something in a run became NaN or infinite; the last good checkpoint was kept.
 

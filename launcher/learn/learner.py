@@ -434,14 +434,14 @@ class Learner:
         """
         if state.get("tasks_begun") != self.tasks_begun:
             raise CheckpointError("the last checkpoint is of an earlier task")
-        optimizer = self.optimizer
-        groups = [] if optimizer is None else optimizer.param_groups
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
         options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         known = {"steps": self.steps, "optimised": self.optimised}
         earlier = {name: part for name, part in state.items() if name not in _GOES_ON}
         self.load_state_dict({**earlier, **known})
-        for group, before in zip(groups, options, strict=False):
-            group.update(before)
+        if self.optimizer is not None:  # Whose groups are others now.
+            for group, before in zip(self.optimizer.param_groups, options, strict=False):
+                group.update(before)
         self._finite_until = self.steps
 
     def _check(self, state: Mapping[str, Any], but: Collection[str]) -> None:

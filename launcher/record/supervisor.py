@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
+from ...replay import CheckpointError, ConfigError, Diverged, NothingValid, NotSaved
 from ...replay.randomness import kept_randomness
 from ...replay.shown import shown
 from ..settings.plan import Plan
@@ -94,7 +94,8 @@ class Supervisor:
         """Continue from the newest valid checkpoint, if the plan asks for it and there is one.
 
         Raises:
-            CheckpointError, ConfigError: If it belongs to another model or sequence.
+            CheckpointError, ConfigError: If it belongs to another model, sequence, data or settings, or if
+                none is valid.
         """
         state = self._newest_state() if self.directory.resume else None
         if state is None:
@@ -114,7 +115,7 @@ class Supervisor:
         state, problems = self.checkpoints.newest()
         if state is None and problems and self.plan.resume != "force":
             found = "\n".join(f"  {problem}" for problem in problems)
-            raise CheckpointError(
+            raise NothingValid(
                 f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
                 "that run moved aside: resume=force. To continue it, restore one of them."
             )
