@@ -56,10 +56,10 @@ class Workers(AsyncVectorEnv):
         infos: Infos | None = None,
     ):
         forks = can_fork()
-        registered = {} if forks else _registered()
+        registered = {} if forks else registered_here()
         first = functools.partial(Worker, make, os.getpid(), registered, channels, infos)
         try:
-            with nullcontext() if forks else _started_afresh():
+            with nullcontext() if forks else started_afresh():
                 super().__init__(
                     [first] * num_envs,
                     autoreset_mode=AutoresetMode.DISABLED,
@@ -112,7 +112,7 @@ def can_fork() -> bool:
 
 
 @contextmanager
-def _started_afresh() -> Iterator[None]:
+def started_afresh() -> Iterator[None]:
     """Inside, new processes do not run the calling script again, which may lack `if __name__` guards."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -130,7 +130,7 @@ def _started_afresh() -> Iterator[None]:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _registered() -> dict[str, Any]:
+def registered_here() -> dict[str, Any]:
     """Environments registered in this process only: a spawned process has just gymnasium's own."""
     own = ("gymnasium.", "ale_py")
     return {

@@ -380,6 +380,11 @@ class Session:
             error = refusal(found, wrong or [])
             assert error is not None
             raise error
+        if words is None:
+            self.console.note(
+                "The checkpoint, of an earlier version, does not say what its data was; whether it is the "
+                "same is not known."
+            )
         self._other_data = words or []
         return changes
 

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, ConfigError, DataError, Diverged, DownloadError, NotSaved
+from .errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Diverged,
+    DownloadError,
+    NotSaved,
+)
 from .lazy import lazily
 
 if TYPE_CHECKING:

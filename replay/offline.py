@@ -64,7 +64,8 @@ def open_saved(
         device=device,
     )
     beside = [name for name in state.get("beside", ()) if name in columns]
-    every = {"borders": (), "oldest": 0}  # Draw from the rows of all tasks.
+    # Draw from the rows of all tasks.
+    every = {"borders": np.empty((0, 1 + num_envs), np.int64), "oldest": 0}
     kept = {"columns": columns, "length": ring.length, "beside": beside}
     ring.load_state_dict({**state, **every, **kept})
     ring.origin = _fingerprint({**columns, "ok": ok, "first": np.asarray(state["first"])}, sizes)

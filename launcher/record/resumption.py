@@ -16,7 +16,7 @@ import torch
 
 from ...envs.fingerprint import differences
 from ...envs.world import World
-from ...replay import ConfigError, Replay, Transitions
+from ...replay import CheckpointError, ConfigError, Replay, Transitions
 from ..settings.dotted import split_target
 from ..settings.plain_yaml import dump
 from ..settings.plan import Plan
@@ -151,13 +151,21 @@ def other_data(state: Mapping[str, Any], world: World, replay: Replay) -> list[s
 
     Args:
         state: The whole checkpoint.
+
+    Raises:
+        CheckpointError: If what the checkpoint says of its data was not written by a run.
     """
     if (known := state.get("data")) is None:  # Before 0.5.0.
         return None
-    words = differences(known, world.fingerprint)
-    if replay.offline and isinstance(replay.storage, Transitions):
+    try:
+        words = differences(known, world.fingerprint)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"What the checkpoint says of its data was not written by a run: {error!r}."
+        ) from error
+    if isinstance(replay.storage, Transitions):
         origin = (state["replay"].get("transitions") or {}).get("origin")
-        if origin is not None and origin != replay.storage.origin:
+        if origin != replay.storage.origin:
             words.append("the transitions of `offline` are other ones")
     return words
 

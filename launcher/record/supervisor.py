@@ -94,7 +94,8 @@ class Supervisor:
         """Continue from the newest valid checkpoint, if the plan asks for it and there is one.
 
         Raises:
-            CheckpointError, ConfigError: If it belongs to another model or sequence.
+            CheckpointError, ConfigError: If it belongs to another model, sequence, data or settings, or if
+                none is valid.
         """
         state = self._newest_state() if self.directory.resume else None
         if state is None:
@@ -114,10 +115,12 @@ class Supervisor:
         state, problems = self.checkpoints.newest()
         if state is None and problems and self.plan.resume != "force":
             found = "\n".join(f"  {problem}" for problem in problems)
-            raise CheckpointError(
+            error = CheckpointError(
                 f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
                 "that run moved aside: resume=force. To continue it, restore one of them."
             )
+            error.exit_code = 1  # What was asked for is right; the run is damaged.
+            raise error
         for problem in problems:
             self.console.problem(f"Skipped: {problem}")
         if state is None:

@@ -451,9 +451,12 @@ def test_checkpoints_that_are_all_bad_are_listed_and_the_run_is_moved_aside_if_f
     for manifest in Path("run/checkpoints").glob("*/manifest.json"):
         manifest.write_text("{}")
     before = files()
-    with pytest.raises(CheckpointError, match=r"(?s)000003.*000002.*000001.*resume=force"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)000003.*000002.*000001.*resume=force"
+    ) as raised:
         ml(**again)
     assert files() == before
+    assert raised.value.exit_code == 1  # Nobody's input is wrong.
     run = ml(**{**again, "resume": "force", "seed": 7})
     assert run.history[0]["step"] == 1
     assert {path.relative_to("run.1"): data for path, data in files("run.1").items()} == {

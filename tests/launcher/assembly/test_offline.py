@@ -282,9 +282,12 @@ def test_it_ends_the_same_to_the_bit(
 def test_a_checkpoint_of_another_replay_is_refused(folders: dict[str, Path]) -> None:
     learn(folders["cartpole"], path="run")
     act(Path("other"), "CartPole-v1", seed=1).replay.save("other/replay")
-    for offline, match in ((Path("other/replay"), "another offline replay"), (None, "is not")):
-        with pytest.raises(CheckpointError, match=match):
-            learn(offline, path="run", resume=True, train_steps=60)  # type: ignore[arg-type]
+    again = {"path": "run", "resume": True, "train_steps": 60}
+    for offline, match in ((Path("other/replay"), "are other ones"), (None, "offline: .* -> None")):
+        with pytest.raises(ConfigError, match=match):
+            learn(offline, **again)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="is not"):
+        learn(None, override="data", **again)  # type: ignore[arg-type]
 
 
 def test_a_finished_run_is_continued_for_longer(folders: dict[str, Path]) -> None:
