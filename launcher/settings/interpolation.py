@@ -111,8 +111,8 @@ def _refused(settings: Settings, path: Path, raw: str) -> list[str]:
 def _other_in_text(key: str, raw: str) -> str:
     return (
         f"{key}={raw!r:.60} is text in keywords, which may come from a file: it may hold ${{lr}}, for any "
-        f"setting, and ${{oc.env:NAME}}, and no other ${{...}}. Compute the value in Python, or write it as a "
-        f"word: ml('{key}=...')."
+        f"setting, and ${{oc.env:NAME}}, and no other ${{...}}. Compute the value in Python, or write it as "
+        f"a word: ml('{key}=...')."
     )
 
 

@@ -247,7 +247,7 @@ def test_row_38_nor_do_texts_in_the_arguments_of_a_run_folder(
         rewrite(Path("run"), changed, given=[])
         assert _main(["resume", "run", "train_steps=4"]) == 2
         assert "evil" in capsys.readouterr().err
-        with pytest.raises(ConfigError, match="evil|TransformReward"):
+        with pytest.raises(ConfigError, match=r"evil|TransformReward"):
             load("run").play(1)
         assert not Path("ran").exists(), changed
 
