@@ -58,6 +58,8 @@ def reset_into(
     """
     try:
         given = env.reset(seed=seed)
+    except Fault:  # Of a process that hangs or has ended.
+        raise
     except Exception as error:
         # A `reset` written for gym before 0.22 has no `seed`; its TypeError would not say what to write.
         takes_none = "unexpected keyword argument 'seed'" in str(error)
@@ -95,6 +97,8 @@ def step_into(
     """
     try:
         given = env.step(action)
+    except Fault:
+        raise
     except Exception as error:
         raise Fault(f"raised {describe_error(error)}") from error
     try:

@@ -7,12 +7,15 @@ it can be replayed from its seed and its actions.
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from ..replay import ConfigError, DataError
+from .apart import Apart
 from .checked import CHECKED_STEPS, Fault, reset_into, step_into
 from .info_values import InfoFault, Picked, Rows
 from .infos import Infos
@@ -31,6 +34,7 @@ from .step import (
 )
 from .unseen import seen
 
+_SAID = 10  # So often is it said that a copy was started again.
 Make = Callable[..., Any]  # An environment, or a vector environment.
 
 
@@ -46,9 +50,13 @@ class Copies:
         seed: Seeds the episodes; each has its own seed (`seed_of_episode`).
         made: Environments that exist already, at most N.
         infos: Reads the fields of `info` to store, `{name: [N, ...]}`; None: there are none.
+        retries: How often in a row a copy that fails is replaced by a new one.
 
     Attributes:
         first_info: The fields that came with the last `reset()`, `{name: [N, ...]}`.
+        replay_broken: Whether a new copy plays the broken episode again, as an evaluation does, instead of
+            the next one.
+        on_replaced: Called with a copy that failed and the new one; or None.
     """
 
     def __init__(
@@ -62,7 +70,10 @@ class Copies:
         seed: int = 0,
         made: Iterable[Any] = (),
         infos: Infos | None = None,
+        retries: int = 0,
     ):
+        self._make, self.retries, self._replaced = make, retries, 0
+        self.replay_broken, self.on_replaced = False, None
         self.name, self.num_envs, self.seed = name, num_envs, seed
         self.infos = infos
         self.first_info: Rows = {}
@@ -72,6 +83,8 @@ class Copies:
         except BaseException:
             self.close()
             raise
+
+    on_replaced: Callable[[Any, Any], None] | None
 
     def _prepare(self, stack: int, channels: str | None) -> None:
         name, num_envs = self.name, self.num_envs
@@ -86,16 +99,24 @@ class Copies:
                 first.action_space,
             ):
                 raise ConfigError(f"Copies of {name} differ in their spaces.")
+        self._spaces = (seen(first.observation_space), first.action_space)
         self.episodes = [0] * num_envs  # Number begun in each copy.
         self.steps = [0] * num_envs  # Length so far of the episode in progress.
         self.actions: list[list[Any]] = [
             [] for _ in range(num_envs)
         ]  # The first `LONGEST_KEPT` of it.
+        self._failed_in_a_row = [0] * num_envs
+        self._apart = any(isinstance(env, Apart) for env in self.envs)
         self._checks_left = CHECKED_STEPS
         self._none = np.zeros(num_envs, np.bool_)
         self._none.flags.writeable = False  # Shared by all steps in which no episode ends.
         # The most common case by far, worth a shorter path: see `_step_alone`.
-        self._alone = num_envs == 1 and self.obs_codec.plain and self.infos is None
+        self._alone = (
+            num_envs == 1
+            and self.obs_codec.plain
+            and self.infos is None
+            and not (self._apart or self.retries)
+        )
 
     def episode_seed(self, copy: int) -> int:
         """The seed of the episode in progress in a copy."""
@@ -114,15 +135,53 @@ class Copies:
 
     def _reset(self, copy: int, into: Any) -> Picked | None:
         self.episodes[copy] += 1
-        self.steps[copy], self.actions[copy] = 0, []
-        try:
-            env, seed = self.envs[copy], self.episode_seed(copy)
-            check_bounds = self._checks_left > 0
-            _, info = reset_into(env, seed, into, copy, self.obs_codec, check_bounds=check_bounds)
-        except Fault as fault:
+        while True:
+            self.steps[copy], self.actions[copy] = 0, []
+            try:
+                env, seed = self.envs[copy], self.episode_seed(copy)
+                check_bounds = self._checks_left > 0
+                _, info = reset_into(
+                    env, seed, into, copy, self.obs_codec, check_bounds=check_bounds
+                )
+            except Fault as fault:
+                self._replace(copy, fault)
+                self.episodes[copy] += not self.replay_broken
+            else:
+                return None if self.infos is None else self._pick(info, copy)
+
+    def _replace(self, copy: int, fault: Fault, action: Any = None) -> None:
+        """Put a new environment in the place of one that failed, and say so.
+
+        Raises:
+            DataError: If it has failed as often in a row as `retries` allows, or cannot be made again.
+        """
+        blamed = self._blame(copy, fault, action)
+        self._failed_in_a_row[copy] += 1
+        if (times := self._failed_in_a_row[copy]) > self.retries:
+            again = (
+                f" It was started again {self.retries} times (env_retry)." if self.retries else ""
+            )
             # Caused by the user's own error, if there is one: `Fault` has nothing more to say.
-            raise DataError(self._blame(copy, fault)) from fault.__cause__
-        return None if self.infos is None else self._pick(info, copy)
+            raise DataError(blamed + again) from fault.__cause__
+        old = self.envs[copy]
+        close([old])
+        try:
+            self.envs[copy] = new = self._make()
+        except Exception as error:
+            raise DataError(f"{blamed} It could not be started again: {error}") from error
+        first = self._spaces
+        if (seen(new.observation_space), new.action_space) != first:
+            raise DataError(f"{blamed} Started again, it has other spaces.")
+        if self.on_replaced is not None:
+            self.on_replaced(old, new)
+        self._replaced += 1
+        if self._replaced <= _SAID:
+            last = " This is not said again." if self._replaced == _SAID else ""
+            warnings.warn(
+                f"{blamed} It was started again ({times} of env_retry={self.retries}); what it did not "
+                f"finish of its episode is left out.{last}",
+                stacklevel=2,
+            )
 
     def _pick(self, info: Any, copy: int, native: Any = None) -> Picked:
         assert self.infos is not None
@@ -172,6 +231,9 @@ class Copies:
         self._checks_left -= 1
         infos = self.infos
         picked: list[Picked | None] = [None] * n if infos is not None else []
+        broken: list[int] = []
+        if self._apart:  # All processes at once.
+            self._begin_steps(action, only)
         for copy, env in enumerate(self.envs):
             if only is not None and not only[copy]:
                 continue
@@ -185,31 +247,60 @@ class Copies:
                     env, native, next_obs, copy, code, check_bounds=check_bounds
                 )
             except Fault as fault:
-                raise DataError(self._blame(copy, fault, native)) from fault.__cause__
+                self._replace(copy, fault, native)
+                broken.append(copy)
+                continue
             if infos is not None:
                 picked[copy] = self._pick(info, copy, native)
             reward[copy] = gained
             if dead or over:
                 ended.append((copy, dead, over))
-        if not ended:  # No arrays to copy: `first` is `next_obs` itself.
+        if not (ended or broken):  # No arrays to copy: `first` is `next_obs` itself.
             rows = None if infos is None else self._info(picked, only)
             return Step(
                 next_obs, reward, self._none, self._none, None, next_obs, info=rows, first_info=rows
             )
-        began, terminated, truncated = np.zeros((3, n), np.bool_)
-        first = copied(next_obs)
+        return self._with_new_episodes((next_obs, reward), ended, broken, picked, only)
+
+    def _begin_steps(self, action: Any, only: np.ndarray | None) -> None:
+        for copy, env in enumerate(self.envs):
+            if isinstance(env, Apart) and (only is None or only[copy]):
+                chosen = row_of(action, copy) if isinstance(action, dict) else action[copy]
+                with contextlib.suppress(Fault):  # `step` finds it too.
+                    env.begin_step(self.action_codec.native(chosen))
+
+    def _with_new_episodes(
+        self,
+        made: tuple[Any, np.ndarray],
+        ended: list[tuple[int, bool, bool]],
+        broken: list[int],
+        picked: list[Picked | None],
+        only: np.ndarray | None,
+    ) -> Step:
+        """The step, after which copies whose episode has ended, and those that were replaced, begin one.
+
+        Args:
+            made: `next_obs` and `reward`.
+            ended: Copies whose episode has ended, whether terminated, whether truncated.
+        """
+        (next_obs, reward), n, infos = made, self.num_envs, self.infos
+        began, terminated, truncated, replaced = np.zeros((4, n), np.bool_)
+        began[broken] = replaced[broken] = True
         for copy, dead, over in ended:
             began[copy], terminated[copy], truncated[copy] = True, dead, over
-        if infos is None:
-            for copy, _, _ in ended:
-                self._reset(copy, first)
-            return Step(next_obs, reward, terminated, truncated, began, first)
-        rows = self._info(picked, ~terminated if only is None else only & ~terminated)
+            self._failed_in_a_row[copy] = 0
+        acts = ~replaced if only is None else only & ~replaced
+        first = copied(next_obs)
+        rows = None if infos is None else self._info(picked, acts & ~terminated)
         # After `_info` has read the last infos, which a reset would replace.
-        for copy, _, _ in ended:
-            picked[copy] = self._reset(copy, first)
-        first_rows = self._info(picked, began, reset=True)
-        return Step(next_obs, reward, terminated, truncated, began, first, None, rows, first_rows)
+        for copy in np.flatnonzero(began).tolist():
+            self.episodes[copy] -= self.replay_broken and bool(replaced[copy])
+            new = self._reset(copy, first)
+            if infos is not None:
+                picked[copy] = new
+        first_rows = None if infos is None else self._info(picked, began, reset=True)
+        step = Step(next_obs, reward, terminated, truncated, began, first, None, rows, first_rows)
+        return step._replace(real=acts, broken=replaced) if broken else step
 
     def _step_alone(self, chosen: Any) -> Step:
         """`step` for a single copy whose observations need no conversion: half the work."""

@@ -261,6 +261,8 @@ class EnvWorld(OfEnvironments):
                     "Rename it."
                 )
             step["step"].update(extras)
+        if (cut := step.pop("cut", None)) is not None:
+            _ring(replay).cut(cut)
         _ring(replay).add(task=task, **step)
         real = step["real"]
         # Digits are lost only without normalisation, which subtracts the mean in float64.
@@ -272,6 +274,8 @@ class EnvWorld(OfEnvironments):
             normalizer.see_rewards(
                 fields["reward"], np.logical_or(fields["terminated"], fields["truncated"]), real
             )
+            if cut is not None:
+                normalizer.cut(cut)
         return env.num_envs if real is None else int(real.sum())
 
     def episode_metrics(self, task: int) -> dict[str, float]:
@@ -351,7 +355,8 @@ class EnvWorld(OfEnvironments):
         episodes = None
         if task is not None:
             env = self.tasks[task]
-            episodes = {"task": env.state_dict(), "envs": pack(env.envs.envs)}
+            whole = None if env.apart else pack(env.envs.envs)  # Else they are in other processes.
+            episodes = {"task": env.state_dict(), "envs": whole}
         return {
             "environment": episodes,
             "environments": [env.kept() for env in self.tasks],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..replay import ConfigError, DataError, Spec
+from .apart import Apart
 from .checked import Fault
 from .copies import Copies, Make
 from .episodes import Act, Episodes, Show, play
@@ -54,6 +56,8 @@ class EnvTask:
             ten times the longest training episode so far, and at least 1,000.
         env_info: Names of the fields of `info` to store.
         layout: Their shapes and dtypes, shared by the environments of a run.
+        timeout: Seconds that an environment may take to open, to reset, or for a step; None: any number.
+        retries: How often in a row a copy that fails is started again.
 
     Attributes:
         obs: The newest observations, `[N, *obs.shape]`, as they are stored.
@@ -86,7 +90,13 @@ class EnvTask:
         eval_limit: int | None = None,
         env_info: Sequence[str] = (),
         layout: Layout | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
     ):
+        # In processes of their own: what hangs, dies or is restarted there leaves this one as it is.
+        self.apart = timeout is not None or (retries > 0 and vectorization == "async")
+        self._open_one: Make = functools.partial(Apart, make, timeout) if self.apart else make
+        self._retries = retries
         self.name, self._make, self._stack, self._video = name, make, stack, video
         self._channels, self._eval_limit = channels, eval_limit
         self.interrupted, self.cut, self.video_prefix = False, 0, ""
@@ -99,8 +109,16 @@ class EnvTask:
             self._open(first, num_envs, vectorization, make_vector, seed)
             spare, self._spare = self._spare, []
             self.evaluation = EvaluationCopies(
-                make, self._vector, self.running, video=video, spare=spare, options=self._options
+                self._open_one,
+                self._vector,
+                self.running,
+                video=video,
+                spare=spare,
+                options=self._options,
             )
+            self.evaluation.retries = retries
+            if isinstance(self.envs, Copies):
+                self.envs.on_replaced = self.running.replace
         except BaseException:
             self.close()
             raise
@@ -115,10 +133,12 @@ class EnvTask:
 
     def _look(self, vectorization: str) -> Any:
         """Open one environment, and find out what kind it is."""
-        first = self._make()
+        first: Any = self._open_one()
         self._spare.append(first)
         several = isinstance(first, VectorEnv)
-        if not several and first.spec is not None:
+        if isinstance(first, Apart):
+            self.name = first.name or self.name
+        elif not several and first.spec is not None:
             self.name = first.spec.id  # A factory may make one of many.
         name = self.name
         self._options: dict[str, Any] = {
@@ -129,6 +149,10 @@ class EnvTask:
         self.time_limit, self.identity = time_limit_of(first), identity(first, name)
         # Builds n copies at once, if the environment is a vector environment.
         self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
+        if self._retries and (several or vectorization == "vector_entry_point"):
+            raise ConfigError(
+                f"env_retry={self._retries} needs single environments; {name} is a vector environment here."
+            )
         if several and vectorization != "sync":
             raise ConfigError(
                 f"vectorization={vectorization} needs single environments; {name} is already a vector "
@@ -139,6 +163,8 @@ class EnvTask:
             codec(observed, what, stack=self._stack, channels=self._channels)
         found = {"obs": normalizes_obs(first), "rewards": normalizes_rewards(first)}
         self.normalizes = tuple(kind for kind, there in found.items() if there)
+        if isinstance(first, Apart):
+            self.normalizes = first.normalizes
         tell_left_out(first.single_observation_space if several else first.observation_space, name)
         return first
 
@@ -166,7 +192,7 @@ class EnvTask:
             ):
                 # In truth another environment (ale-py's has grey pixels): evaluate in its vector form too.
                 self._vector = make_vector
-        elif vectorization == "async":
+        elif vectorization == "async" and not self.apart:
             self._close_spare()  # It may be one that can be open only once.
             self.envs = self._workers(num_envs, seed)
         elif several:
@@ -175,7 +201,12 @@ class EnvTask:
         else:
             self._spare = []
             self.envs = Copies(
-                self._make, num_envs=num_envs, seed=seed, made=[first], **self._options
+                self._open_one,
+                num_envs=num_envs,
+                seed=seed,
+                made=[first],
+                retries=self._retries,
+                **self._options,
             )
         # 1 is the default, which a vector environment may overrule.
         if num_envs not in (1, self.envs.num_envs):
@@ -244,6 +275,8 @@ class EnvTask:
         if step.truncated is not done:
             done = done | step.truncated
         self.episodes.add(step.reward, done, step.real)
+        if step.broken is not None:
+            self.episodes.drop(step.broken)
         fields = {
             "action": action,
             "reward": step.reward,
@@ -252,6 +285,8 @@ class EnvTask:
             "next_obs": step.next_obs,
         }
         taken = {"step": fields, "began": step.began, "first": step.first, "real": step.real}
+        if step.broken is not None:
+            taken["cut"] = step.broken
         return taken if self.infos is None else self._with_info(taken, step, done)
 
     def _with_info(self, taken: dict[str, Any], step: Step, done: np.ndarray) -> dict[str, Any]:

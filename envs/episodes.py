@@ -66,6 +66,8 @@ def play(
         real = playing if step.real is None else playing & step.real
         total += np.where(real, step.reward, 0.0)
         length += real
+        if step.broken is not None:  # Played again, from the same seed.
+            total[step.broken], length[step.broken] = 0.0, 0
         made += 1
         over = real & (step.terminated | step.truncated)
         late = real & ~over & (length >= limit) if limit is not None else None
@@ -134,6 +136,10 @@ class Episodes:
             self.ended += self.total[done].tolist()
             self.longest = max(self.longest, int((self._step - self._began[done]).max()))
             self.total[done], self._began[done] = 0.0, self._step
+
+    def drop(self, which: np.ndarray) -> None:
+        """Leave out the episodes in progress of these copies, bool `[N]`, which have begun new ones."""
+        self.total[which], self._began[which] = 0.0, self._step
 
     def take(self) -> list[float]:
         ended, self.ended = self.ended, []

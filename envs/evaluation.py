@@ -36,6 +36,7 @@ class EvaluationCopies:
 
     Attributes:
         envs: The copies; None: not opened yet, or none could be.
+        retries: How often in a row a copy that fails is started again, and plays its episode again.
         lacking: Why fewer copies than wanted could be opened; None: there are enough.
     """
 
@@ -53,6 +54,7 @@ class EvaluationCopies:
         self._video, self._spare, self._options = video, spare, options
         self.envs: Copies | Vector | None = None
         self.lacking: str | None = None
+        self.retries = 0
 
     @property
     def opened(self) -> bool:
@@ -111,7 +113,9 @@ class EvaluationCopies:
             raise
         if made:
             options = {**self._options, "num_envs": len(made), "made": made}
-            self.envs = Copies(self._make, seed=EVALUATION_SEED, **options)
+            self.envs = Copies(self._make, seed=EVALUATION_SEED, retries=self.retries, **options)
+            self.envs.replay_broken = True
+            self.envs.on_replaced = lambda old, new: self._running.freeze([new])
             self._running.freeze(made)
 
     @contextmanager
@@ -129,11 +133,15 @@ class EvaluationCopies:
             # Put back afterwards: with the counts of an evaluation, training would repeat its seeds.
             kept = training.seed, training.episodes
             training.seed = EVALUATION_SEED
+            if isinstance(training, Copies):
+                training.replay_broken = True
             self._running.freeze()
             try:
                 yield training
             finally:
                 training.seed, training.episodes = kept
+                if isinstance(training, Copies):
+                    training.replay_broken = False
                 self._running.thaw()
         elif film is not None and isinstance(envs, Copies):
             envs.envs[0] = filmed(envs.envs[0], film, prefix)

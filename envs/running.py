@@ -104,6 +104,20 @@ class RunningStatistics:
         for layer, updates in zip(_each(self._groups), self._updating, strict=True):
             layer.update_running_mean = updates
 
+    def replace(self, old: Any, new: Any) -> None:
+        """Let a copy that takes another one's place go on with the statistics of that one."""
+        before, now = normalizing(old), normalizing(new)
+        for was, layer in zip(before, now, strict=False):
+            layer.update_running_mean = was.update_running_mean
+            if isinstance(layer, _OF_REWARDS):
+                layer.return_rms = was.return_rms
+            else:
+                layer.obs_rms = was.obs_rms
+        for group in self._groups:
+            for i, copy in enumerate(group):
+                if copy and copy == before:
+                    group[i] = now
+
     def load_shared(self, state: dict[str, Any]) -> None:
         """Load the statistics alone, without the returns of episodes in progress."""
         for shared, saved in zip(self._shared, state["shared"], strict=True):

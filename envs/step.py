@@ -30,6 +30,8 @@ class Step(NamedTuple):
         real: Copies that made a step at all, bool `[N]`; None: all did.
         info: Fields of the info that came with `next_obs`, `{name: [N, ...]}`; None: none are stored.
         first_info: Fields of the info that came with `first`.
+        broken: Copies that failed instead of making this step, and were started again, bool `[N]`: their
+            episode ends with the step before. None: none did.
     """
 
     next_obs: Any
@@ -41,6 +43,7 @@ class Step(NamedTuple):
     real: np.ndarray | None = None
     info: Rows | None = None
     first_info: Rows | None = None
+    broken: np.ndarray | None = None
 
 
 def with_new_episodes(step: Step, which: np.ndarray, first: Any, info: Rows | None) -> Step:

@@ -29,6 +29,7 @@ from .unseen import seen, seen_value
 
 PICKED = "picked"  # The key under which a worker sends the fields of its environment's info.
 _UNTIL_SAVED_S = 60  # How long a process outlives the SIGTERM that the run received too.
+_SAFE, _OURS = "PYTHONSAFEPATH", "antelope"  # Any value works; this one says that we have set it.
 _PATIENCE_S = 5.0  # How long to wait for a process to end or to report its error.
 
 
@@ -56,10 +57,10 @@ class Workers(AsyncVectorEnv):
         infos: Infos | None = None,
     ):
         forks = can_fork()
-        registered = {} if forks else _registered()
+        registered = {} if forks else registered_here()
         first = functools.partial(Worker, make, os.getpid(), registered, channels, infos)
         try:
-            with nullcontext() if forks else _started_afresh():
+            with nullcontext() if forks else started_afresh():
                 super().__init__(
                     [first] * num_envs,
                     autoreset_mode=AutoresetMode.DISABLED,
@@ -112,9 +113,14 @@ def can_fork() -> bool:
 
 
 @contextmanager
-def _started_afresh() -> Iterator[None]:
-    """Inside, new processes do not run the calling script again, which may lack `if __name__` guards."""
-    main = sys.modules["__main__"]
+def started_afresh() -> Iterator[None]:
+    """Inside, new processes do not run the calling script again, which may lack `if __name__` guards.
+
+    They import nothing from the working directory before they have this process's path: Python would search
+    it first, also for its own `multiprocessing`.
+    """
+    main, safe = sys.modules["__main__"], os.environ.get(_SAFE)
+    os.environ[_SAFE] = safe or _OURS
     sys.modules["__main__"] = types.ModuleType("__main__")
     # Modules loaded from a path have no importable name, so cloudpickle has to send their code.
     own = {m.__name__: m for name, m in list(sys.modules.items()) if os.sep in name}
@@ -126,11 +132,19 @@ def _started_afresh() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+        if safe is None:
+            del os.environ[_SAFE]
         for module in own.values():
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _registered() -> dict[str, Any]:
+def find_as_usual() -> None:
+    """In a new process: programs that the environment starts find their files as they would without us."""
+    if os.environ.get(_SAFE) == _OURS:
+        del os.environ[_SAFE]
+
+
+def registered_here() -> dict[str, Any]:
     """Environments registered in this process only: a spawned process has just gymnasium's own."""
     own = ("gymnasium.", "ale_py")
     return {
@@ -158,6 +172,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         infos: Infos | None = None,
     ):
         if os.getpid() != parent:
+            find_as_usual()
             for name, spec in registered.items():
                 gymnasium.registry.setdefault(name, spec)
             # Ctrl-C reaches all processes of a terminal; only the run decides what it means.

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..replay.errors import ConfigError, Diverged, DownloadError, NothingValid, NotSaved
+from ..replay.errors import ConfigError, Diverged, NotSaved
 from ..replay.shown import shown
 from .plainly import plainly
 from .settings.import_path import begin_command
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .task_by_task import Tasks
 
-_INPUT, _FAILURE, _DIVERGED = 2, 1, 3
+_FAILURE = 1
 
 
 class Launcher:
@@ -135,21 +135,11 @@ def _main(words: list[str]) -> int:
         else:
             ml(*words)
         return 0
-    except ConfigError as error:
+    except (ConfigError, Diverged, NotSaved) as error:
         if _wants_debug(words):
             print(_user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
-        return _FAILURE if isinstance(error, DownloadError | NothingValid) else _INPUT
-    except Diverged as error:
-        if _wants_debug(words):
-            print(_user_traceback(error, whole=True), file=sys.stderr)
-        print(error, file=sys.stderr)
-        return _DIVERGED
-    except NotSaved as error:
-        if _wants_debug(words):
-            print(_user_traceback(error, whole=True), file=sys.stderr)
-        print(error, file=sys.stderr)
-        return _FAILURE
+        return error.exit_code
     except KeyboardInterrupt as error:
         _say_how_to_resume(words, error)
         return 130

@@ -13,6 +13,7 @@ from ..replay import ConfigError
 from ..replay.randomness import forked_randomness, seed_everything
 from .assembly.later import read_later
 from .assembly.schedule import duration_of
+from .batch_size import plan_that_fits
 from .learn.later import check_classes, check_grows
 from .loop import learn_task, run
 from .metrics import PLACES
@@ -56,7 +57,7 @@ class OpenRun:
         """
         workplace = Workplace()
         with workplace.spell(), workplace.signals.caught(), ExitStack() as opened:
-            plan = make_plan(settings)
+            plan = plan_that_fits(settings)
             session = opened.enter_context(Session.build(plan, workplace))
             signals = workplace.signals
             supervisor = opened.enter_context(Supervisor(session.plan, session, signals))

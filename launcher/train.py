@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from .batch_size import plan_that_fits
 from .loop import run
 from .open_run import OpenRun
 from .process import Workplace
 from .record.supervisor import Supervisor
 from .run import Run
 from .session import Session
-from .settings.plan import make_plan
 from .settings.settings import Settings
 
 
@@ -22,7 +22,7 @@ def train(settings: Settings) -> Run:
     """
     workplace = Workplace()  # Restores the caller's random streams, threads, ... afterwards.
     with workplace.spell(), workplace.signals.caught():
-        plan = make_plan(settings)
+        plan = plan_that_fits(settings)
         with (
             Session.build(plan, workplace) as session,
             Supervisor(session.plan, session, workplace.signals) as supervisor,

@@ -13,7 +13,6 @@ from .errors import (
     DataError,
     Diverged,
     DownloadError,
-    NothingValid,
     NotSaved,
 )
 from .lazy import lazily
@@ -64,7 +63,6 @@ __all__ = [
     "Memory",
     "Normalizer",
     "NotSaved",
-    "NothingValid",
     "Observations",
     "Prioritized",
     "Ragged",

@@ -4,7 +4,13 @@ from .shown import shown
 
 
 class _Printed(Exception):
-    """An error whose message can be printed, whatever it quotes: see `shown`."""
+    """An error whose message can be printed, whatever it quotes: see `shown`.
+
+    Attributes:
+        exit_code: Of a console command that ends with this error.
+    """
+
+    exit_code = 1
 
     def __init__(self, *args: object):
         super().__init__(*(shown(text) if isinstance(text, str) else text for text in args))
@@ -13,21 +19,21 @@ class _Printed(Exception):
 class ConfigError(_Printed, ValueError):
     """A setting, a name, or the user's model cannot be used as it was given."""
 
+    exit_code = 2
+
 
 class DataError(ConfigError):
     """The data cannot be found, read, or learnt from."""
 
 
 class DownloadError(DataError):
-    """A data set was downloaded, but what came is not it; the console's exit code is 1."""
+    """A data set was downloaded, but what came is not it."""
+
+    exit_code = 1
 
 
 class CheckpointError(ConfigError):
     """A checkpoint is damaged, foreign, or does not fit the model."""
-
-
-class NothingValid(CheckpointError):
-    """A run has checkpoints, and none of them can be read; the console's exit code is 1."""
 
 
 class Diverged(_Printed, RuntimeError):
@@ -39,6 +45,8 @@ class Diverged(_Printed, RuntimeError):
             not known.
         lr: The learning rate of the last update; None before the first, or if the model updates itself.
     """
+
+    exit_code = 3
 
     def __init__(
         self,

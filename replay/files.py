@@ -117,7 +117,7 @@ def overwrite(path: Path, text: str) -> bool:
     """
     data = text.encode()
     try:
-        descriptor = os.open(path, os.O_WRONLY | _NO_LINKS)
+        descriptor = os.open(path, os.O_WRONLY | _NO_LINKS | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return False
     with os.fdopen(descriptor, "wb", buffering=0) as file:

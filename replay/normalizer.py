@@ -67,10 +67,10 @@ class Normalizer:
         self.returns.add(self._return if real is None else self._return[real])
         self._return[done] = 0.0
 
-    def cut(self) -> None:
-        """Restart the returns: episodes in progress do not continue."""
+    def cut(self, which: np.ndarray | None = None) -> None:
+        """Restart the returns of environments, bool `[N]`, or of all: their episodes do not continue."""
         if self.returns is not None:
-            self._return[:] = 0.0
+            self._return[slice(None) if which is None else which] = 0.0
 
     def obs(self, obs: Tensors) -> Any:
         """Observations `[..., *shape]`, or dicts of them, normalised where there are statistics."""

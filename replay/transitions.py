@@ -152,6 +152,15 @@ class Transitions:
             self._borders[task] = self.time.copy()
             self._rollout_start, self.new_steps = self.time.copy(), 0
 
+    def cut(self, which: np.ndarray) -> None:
+        """End the episodes of these environments, bool `[N]`, with their last step, which becomes truncated.
+
+        The next `add` says that they made no step, and where their next episodes begin.
+        """
+        with self.lock:
+            if self.columns is not None:
+                self._cut(which)
+
     def draw_from(self, oldest: int) -> None:
         """Draw only from this task and those after it, from now on."""
         border = self._borders.get(oldest) if oldest else None
@@ -338,15 +347,20 @@ class Transitions:
             self._time[which] += 1
         self._pending[which] = 0
 
-    def _cut(self) -> None:
-        """End episodes in progress: they count as truncated, and their last returns are shorter."""
+    def _cut(self, which: np.ndarray | None = None) -> None:
+        """End episodes in progress: they count as truncated, and their last returns are shorter.
+
+        Args:
+            which: Environments, bool `[N]`; None: all.
+        """
         assert self.columns is not None
         rows = self.rows
-        last = (rows[~self.first[rows]] - self.num_envs) % self.size
+        which = np.ones(self.num_envs, np.bool_) if which is None else which
+        last = (rows[which & ~self.first[rows]] - self.num_envs) % self.size
         terminated = self.columns.peek("terminated", last)
         self.columns.write(last, {"truncated": ~terminated})
         for k in range(1, self.nstep):
-            waiting = self._pending >= k
+            waiting = which & (self._pending >= k)
             self._set_drawable((rows[waiting] - k * self.num_envs) % self.size, True)
 
     def _allocate(self, fields: Mapping[str, Any], info: Mapping[str, np.ndarray]) -> None:

@@ -15,12 +15,15 @@ settings.register_profile("antelope", deadline=None, derandomize=True, database=
 # More and other examples, for an hour of looking: --hypothesis-profile=thorough
 settings.register_profile("thorough", deadline=None, database=None, max_examples=1500)
 settings.load_profile("antelope")
-torch.set_num_threads(1)  # Small tensors: a second thread only waits for the first.
+# Small tensors: a second thread only waits for the first, in processes that tests start too.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whatever the machine has, runs are on the CPU: there they are the same to the bit. What is about
 # accelerators names its device, in tests/accelerator.
 os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
 
 
+@pytest.hookimpl(tryfirst=True)  # Before xdist writes the groups into the names.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests share fixtures, and those of a device its runs: one worker takes them (`-n 2`)."""
     for item in items:

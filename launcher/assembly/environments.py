@@ -122,6 +122,8 @@ def _task(
         eval_limit=plan.eval_limit,
         env_info=plan.env_info or (),
         layout=layout,
+        timeout=plan.env_timeout,
+        retries=plan.env_retry,
     )
 
 
@@ -132,8 +134,13 @@ def _given(plan: Plan, env: Any) -> Given:
         ConfigError: If the run needs more copies.
     """
     several = plan.num_envs > 1 and isinstance(env, gymnasium.Env)
-    if several or plan.vectorization != "sync":
-        asked = f"num_envs={plan.num_envs}" if several else "vectorization=" + plan.vectorization
+    needs = {
+        f"num_envs={plan.num_envs}": several,
+        f"vectorization={plan.vectorization}": plan.vectorization != "sync",
+        f"env_timeout={plan.env_timeout}": plan.env_timeout is not None,
+        f"env_retry={plan.env_retry}": plan.env_retry > 0,
+    }
+    if asked := next((setting for setting, needed in needs.items() if needed), None):
         name = type(env.unwrapped).__name__
         raise ConfigError(
             f"env= is an instance of {name}, which cannot be copied, and {asked} needs copies. Give a "
@@ -179,10 +186,10 @@ def _warn(task: EnvTask, plan: Plan) -> None:
             f"Only {copies} of {wanted} evaluation copies of {task.name} can be open at once ({lacking}). "
             "Episodes are played in these, one after another."
         )
-    apart = plan.vectorization == "async"
+    apart = plan.vectorization == "async" or task.apart
     if "obs" in task.normalizes and apart:
         warn_caller(
-            f"NormalizeObservation in {task.name}: with vectorization=async each process has its own "
+            f"NormalizeObservation in {task.name}: in processes of their own, each copy has its own "
             "running statistics, and evaluation starts without any. Use normalize_obs=true instead, "
             "which keeps a single set."
         )

@@ -47,11 +47,19 @@ def history(path: Path, counts: Mapping[str, int]) -> History:
 
     Args:
         counts: Rows of `train` and `eval` up to the checkpoint; the run may have written more since.
+
+    Raises:
+        ConfigError: If a file is a link, or cannot be read.
     """
     files = {mode: path / f"{mode}.csv" for mode in ("train", "eval")}
-    # Files from elsewhere may have lost rows.
-    there = {m: sum(1 for _ in islice(rows_of(files[m]), counts.get(m, 0))) for m in files}
-    return History(files, there)
+    try:
+        # Files from elsewhere may have lost rows.
+        there = {m: sum(1 for _ in islice(rows_of(files[m]), counts.get(m, 0))) for m in files}
+        return History(files, there)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the run in {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Cannot read the run in {path}: {error}.") from error
 
 
 def tasks_of(path: Path) -> list[dict[str, Any]]:

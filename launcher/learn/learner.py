@@ -36,6 +36,7 @@ from .finite import Finiteness, Found, bad_loss
 from .left_out import LeftOut
 from .meeting import Meetings
 from .nan import word_for
+from .out_of_memory import about_memory
 from .own_optimizer import OwnOptimizers
 from .schedulers import Scheduler
 from .strategies import Strategies
@@ -217,19 +218,21 @@ class Learner:
         except ConfigError:
             raise
         except Exception as error:
-            self._explain(error)
+            self._explain(error, replay)
             raise
         if loss is not None:
             log.record("loss", detached)
 
-    def _explain(self, error: Exception) -> None:
+    def _explain(self, error: Exception, replay: Replay) -> None:
         """Add a note to an error: the learning step that failed, and its batch."""
         batch = _last_batch(error)
+        sizes = {"batch_size": replay.batch_size, "accumulate": self.updates.accumulate}
         met = f" Batch: {describe(batch)}." if batch is not None else ""
         error.add_note(
             f"In {type(self.agent).__name__}.{self.traits.learns_by}, learning step {self.steps}.{met}"
             f"{about_devices(error)}{about_dicts(error, self.spec.obs)}"
             f"{about_integers(error, self.spec.obs)}{about_own_call(self.agent, error)}"
+            f"{about_memory(error, **sizes)}"
         )
 
     def _watch(self, loss: Tensor | float | None) -> None:
@@ -434,14 +437,14 @@ class Learner:
         """
         if state.get("tasks_begun") != self.tasks_begun:
             raise CheckpointError("the last checkpoint is of an earlier task")
-        optimizer = self.optimizer
-        groups = [] if optimizer is None else optimizer.param_groups
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
         options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         known = {"steps": self.steps, "optimised": self.optimised}
         earlier = {name: part for name, part in state.items() if name not in _GOES_ON}
         self.load_state_dict({**earlier, **known})
-        for group, before in zip(groups, options, strict=False):
-            group.update(before)
+        if self.optimizer is not None:  # Whose groups are others now.
+            for group, before in zip(self.optimizer.param_groups, options, strict=False):
+                group.update(before)
         self._finite_until = self.steps
 
     def _check(self, state: Mapping[str, Any], but: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from ...replay.files import replacing
+from ...replay.files import open_regular, replacing
 
 MODES = ("train", "eval")
 _DAMAGED = (
@@ -69,7 +69,7 @@ class _File:
         if count == 0:
             return
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 self._read(file)
         except FileNotFoundError:
             self.problem = f"{path.name} is missing"
@@ -97,7 +97,7 @@ class _File:
             if self._count:
                 os.truncate(self.path, self.end)
             return
-        with replacing(self.path, "wb") as kept, open(self.path, "rb") as file:
+        with replacing(self.path, "wb") as kept, open_regular(self.path) as file:
             self.rows, checked = 0, _Checked(self.mode, self._step)
             for number, record in enumerate(_records(file), 1):
                 if checked.wrong(record) is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import CheckpointError, ConfigError, Diverged, NothingValid, NotSaved
+from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
 from ...replay.shown import shown
 from ..settings.plan import Plan
@@ -115,10 +115,12 @@ class Supervisor:
         state, problems = self.checkpoints.newest()
         if state is None and problems and self.plan.resume != "force":
             found = "\n".join(f"  {problem}" for problem in problems)
-            raise NothingValid(
+            error = CheckpointError(
                 f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
                 "that run moved aside: resume=force. To continue it, restore one of them."
             )
+            error.exit_code = 1  # What was asked for is right; the run is damaged.
+            raise error
         for problem in problems:
             self.console.problem(f"Skipped: {problem}")
         if state is None:

@@ -99,6 +99,8 @@ class Plan:
     # Environments
     num_envs: int
     vectorization: str
+    env_timeout: float | None
+    env_retry: int
     frame_stack: int
     env_wrappers: tuple[Named, ...] | None
     action_repeat: int

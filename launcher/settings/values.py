@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ...replay.suggestions import did_you_mean
@@ -24,6 +25,9 @@ def is_true(text: str) -> bool:
     return _BOOLS.get(text.strip("'\"").lower(), False)
 
 
+_OR_AUTO = ", or auto"  # At the end of a kind of `config.yaml`.
+
+
 def check_values(settings: Settings, mistakes: list[str]) -> None:
     """Convert and check every value against its line of `config.yaml`, in place."""
     for key, setting in schema().items():
@@ -38,7 +42,8 @@ def check_values(settings: Settings, mistakes: list[str]) -> None:
         if node[last] is None and setting.default == "null":
             continue
         try:
-            node[last] = _convert(node[last], setting.kind)
+            if not _is_auto(node[last], setting.kind):
+                node[last] = _convert(node[last], setting.kind.removesuffix(_OR_AUTO))
         except (TypeError, ValueError):
             value = node[last]
             # As it is written in words and files: `true`, not `True`.
@@ -62,6 +67,12 @@ def _says_number(value: object) -> bool:
         return isinstance(value, str) and float(value) == float(value)
     except ValueError:
         return False
+
+
+def _is_auto(value: object, kind: str) -> bool:
+    """Whether a value is `auto`, or `auto:N`, of a setting that may be."""
+    word = kind.endswith(_OR_AUTO) and isinstance(value, str)
+    return word and re.fullmatch(r"auto(:[1-9]\d{0,8})?", str(value)) is not None
 
 
 def _shown(value: object) -> str:

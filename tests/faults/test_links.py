@@ -319,6 +319,15 @@ def test_curves_that_are_no_files_are_named_and_not_waited_for(
     assert "is a link" in said or "is not a regular file" in said
 
 
+@pytest.mark.row(43)
+@pytest.mark.parametrize("name", ["eval.csv", "config.yaml"])
+@pytest.mark.parametrize("verb", ["plot", "table", "eval"])
+def test_a_fifo_in_a_found_run_is_not_waited_for(here: Path, verb: str, name: str) -> None:
+    replaced(here / "run", name, os.mkfifo)
+    (here / "net.py").write_text(NET)
+    assert run_ml(verb, "run", *(["model=net.py:Net"] if verb == "eval" else [])) in (0, 2)
+
+
 class Screen(gymnasium.Env[Any, Any]):
     """An environment of one step, with frames."""
 

@@ -36,19 +36,19 @@ class TestReaches:
 
     @pytest.mark.slow
     def test_mnist(self, mnist_dir: Path) -> None:
-        # 98.5 % is to be there after five epochs.
-        run = ml(dataset="MNIST", data_dir=mnist_dir, epochs=1, **QUIET)
-        assert run.metrics["accuracy"] >= 0.975
+        # 98.5 % is to be there after five epochs; these are 160 batches.
+        run = ml(dataset="MNIST", data_dir=mnist_dir, train_steps=160, **QUIET)
+        assert run.metrics["accuracy"] >= 0.85
 
     @pytest.mark.slow
     def test_cartpole(self) -> None:
-        # 475 is to be there after 40,000 steps; seed 2 has it after 16,000.
-        run = ml(env="CartPole-v1", seed=2, train_steps=18_000, eval_every=1000, **QUIET)
+        # 475 is to be there after 40,000 steps.
+        run = ml(env="CartPole-v1", seed=2, train_steps=10_000, eval_every=1000, **QUIET)
         assert isinstance(run.agent.way, DQN)
-        assert best(run) > 300
+        assert best(run) > 150  # At random: 22.
 
     @pytest.mark.slow
     def test_pendulum(self) -> None:
-        run = ml(env="Pendulum-v1", train_steps=4000, eval_every=1000, eval_episodes=20, **QUIET)
+        run = ml(env="Pendulum-v1", train_steps=3000, eval_every=1000, **QUIET)
         assert isinstance(run.agent.way, SAC)
-        assert best(run) >= -200
+        assert best(run) >= -600  # At random: -1,200.

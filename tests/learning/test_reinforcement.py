@@ -25,10 +25,10 @@ def best(*words: str, **settings: Any) -> float:
 @pytest.mark.usefixtures("workdir")
 class TestLearns:
     def test_dqn_cartpole(self) -> None:
-        assert best("task=rl/cartpole_dqn", train_steps=14_000) > 300
+        assert best("task=rl/cartpole_dqn", train_steps=10_000) > 150
 
     def test_rainbow_cartpole(self) -> None:
-        assert best("task=rl/rainbow", train_steps=10_000) > 180
+        assert best("task=rl/rainbow", train_steps=6000) > 100
 
     def test_ppo_cartpole(self) -> None:
         assert best("task=rl/cartpole_ppo", train_steps=14_000) > 450
@@ -40,10 +40,10 @@ class TestLearns:
         assert best("task=rl/pendulum_sac", *SMALL, train_steps=3000) > -300  # At random: -1,200.
 
     def test_ddpg_pendulum(self) -> None:
-        assert best("task=rl/pendulum_ddpg", *SMALL, train_steps=6000) > -400
+        assert best("task=rl/pendulum_ddpg", *SMALL, train_steps=4000) > -700
 
     def test_td3_pendulum(self) -> None:
-        assert best("task=rl/pendulum_td3", *SMALL, train_steps=8000) > -400
+        assert best("task=rl/pendulum_td3", *SMALL, train_steps=5000) > -700
 
     def test_sac_with_choices(self) -> None:
         words = "env=CartPole-v1", "agent=SAC", "model.hidden=[64,64]", "model.entropy=0.2"
