@@ -1,4 +1,4 @@
-"""Nine rows of the fault matrix for Antelope and the peers that are installed: benchmarks/faults.py prints them.
+"""Nine rows of the fault matrix for Antelope and the peers that are installed; see benchmarks/faults.py.
 
 All train the same network on the same digits (benchmarks/plain/digits_*.py), save once per epoch, keep three
 checkpoints, and resume as each one's documentation says. Every run is a process of its own, and so that not
@@ -128,7 +128,9 @@ class Peer:
         self.process.stdin.close()
         self.process.wait(60)
 
-    def run(self, *, fresh: bool = True, kill_after_s: float | None = None, **options: Any) -> Outcome:
+    def run(
+        self, *, fresh: bool = True, kill_after_s: float | None = None, **options: Any
+    ) -> Outcome:
         """Train, in an empty folder or in the one there is.
 
         Args:
@@ -223,7 +225,7 @@ def _resumed(run: Outcome, whole: Outcome) -> str:
         return "the checkpoint before it"
     if run.result["weights"] == whole.result["weights"]:
         return "unharmed"
-    return "other weights, without a word"
+    return "other weights than from the whole checkpoint"
 
 
 def truncated(peer: Peer) -> Verdict:
@@ -283,7 +285,7 @@ def another_model(peer: Peer) -> Verdict:
             how = "keys named" if named else run.error.partition(":")[0]
             what.append(f"{word}: refused {when} ({how})")
         else:
-            what.append(f"{word}: trains on without a word from step {run.began}")
+            what.append(f"{word}: trains on from step {run.began}")
     return Verdict(all(held), "; ".join(what))
 
 
@@ -325,7 +327,9 @@ def last_batch_of_one(peer: Peer) -> Verdict:
     if run.code == 0:
         rows, evaluated = run.result["rows"] // 2, run.result["evaluated"]
         held = rows == 1025 and evaluated == 1797 - 1437
-        return Verdict(held, f"{rows:,} of 1,025 rows learnt per epoch, {evaluated} of 360 evaluated")
+        return Verdict(
+            held, f"{rows:,} of 1,025 rows learnt per epoch, {evaluated} of 360 evaluated"
+        )
     what = f"stopped ({run.error.partition(':')[0]})"
     dropped = peer.run(**data, drop_last=True)
     if dropped.code == 0:
@@ -348,9 +352,14 @@ def seeds(peer: Peer) -> Verdict:
 
 
 def _counted(found: list[str]) -> str:
-    """`3 of 5: same weights; 2 of 5: started over`."""
-    counts = collections.Counter(found).most_common()
-    return "; ".join(f"{count} of {len(found)}: {what}" for what, count in counts)
+    """`3 of 5: same weights; 2 of 5: stopped (OSError, ValueError)`."""
+    counts = collections.Counter(what.partition(" (")[0] for what in found)
+    errors = sorted({what.partition(" (")[2][:-1] for what in found if what.startswith("stopped")})
+    parts = []
+    for what, count in counts.most_common():
+        why = f" ({', '.join(errors)})" if what == "stopped" else ""
+        parts.append(f"{count} of {len(found)}: {what}{why}")
+    return "; ".join(parts)
 
 
 ROWS: dict[int, Callable[[Peer], Verdict]] = {

@@ -1,4 +1,4 @@
-"""The data and the model of benchmarks/faults.py: the embedded digits, and a small network, in plain PyTorch."""
+"""What benchmarks/faults.py trains: the embedded digits and a small network, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -76,7 +76,6 @@ class Watch:
         if step == self.kill_step:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss * float("nan") if step == self.nan_step else loss
-
 
     def evaluates(self, rows: int) -> None:
         """Count the rows of an evaluation; each training step starts the count over."""

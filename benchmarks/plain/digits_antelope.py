@@ -1,5 +1,7 @@
-"""The digits with Antelope, which benchmarks/faults.py interrupts and damages: a checkpoint per epoch, the newest
-three kept, resumed by `resume=True`."""
+"""The digits with Antelope, for benchmarks/faults.py.
+
+It saves once per epoch, keeps the newest three checkpoints, and resumes by `resume=True`.
+"""
 
 from __future__ import annotations
 

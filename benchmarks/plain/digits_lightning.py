@@ -1,5 +1,7 @@
-"""The digits with Lightning, which benchmarks/faults.py interrupts and damages: a checkpoint per epoch, the
-newest three kept, resumed by `ckpt_path="last"`."""
+"""The digits with Lightning, for benchmarks/faults.py.
+
+It saves once per epoch, keeps the newest three checkpoints, and resumes by `ckpt_path="last"`.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""The digits with the Trainer of Hugging Face transformers, which benchmarks/faults.py interrupts and damages:
-a checkpoint per epoch, the newest three kept, resumed from `get_last_checkpoint` as its examples do."""
+"""The digits with the Trainer of Hugging Face transformers, for benchmarks/faults.py.
+
+It saves once per epoch, keeps the newest three checkpoints, and resumes by `get_last_checkpoint`, as its
+examples do.
+"""
 
 from __future__ import annotations
 
