@@ -15,6 +15,7 @@ from ..envs.fingerprint import is_whole
 from ..envs.world import World
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
+from ..replay.samplers import Epochs
 from .assemble import Assembly, assemble
 from .assembly.schedule import build_schedule, duration_of, total_steps
 from .last_predictions import LastPredictions
@@ -340,7 +341,7 @@ class Session:
             self.learner.reset_hyperparameters()
         self.console.note(f"Resumed at step {progress.step}.")
         self._say_changes(changes, state)
-        self._load_world(state)
+        self._load_world(state, resized="batch_size" in changes.roots or bool(self._other_data))
         self.log.load_state_dict(state["log"])
         self.callbacks.load_state_dict(state.get("callbacks", {}))
         if progress.owes == "scores" and not self.task_is_over():
@@ -404,8 +405,12 @@ class Session:
                 )
             self.plan = self.plan.decided(**{change.root: change.was})
 
-    def _load_world(self, state: dict[str, Any]) -> None:
-        """Restore the world and the replay, in the middle of a task or between two."""
+    def _load_world(self, state: dict[str, Any], *, resized: bool) -> None:
+        """Restore the world and the replay, in the middle of a task or between two.
+
+        Args:
+            resized: Whether an epoch may have another number of batches now.
+        """
         progress, finished = self.progress, self.finished
         task = progress.task - finished if progress.begun or finished else None
         episodes = {**state, "environment": None} if finished else state
@@ -414,6 +419,9 @@ class Session:
         )
         if continues and self.actor is not None:
             self.actor.load_state_dict(state["actor"])
+        sampler = self.replay.sampler
+        if resized and isinstance(sampler, Epochs) and sampler.drawn:
+            progress.shift = progress.task_step - sampler.drawn
         if not finished:
             return
         # A finished run may be continued with more steps or epochs: then its last task resumes.

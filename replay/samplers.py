@@ -93,6 +93,11 @@ class Epochs:
         """Complete passes so far."""
         return self.epoch + (self.position == len(self.sizes))
 
+    @property
+    def drawn(self) -> int:
+        """Batches so far, had all of them had today's sizes."""
+        return self.epoch * len(self.sizes) + self.position
+
     def __len__(self) -> int:
         """Batches per pass."""
         return len(self.sizes)

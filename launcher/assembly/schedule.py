@@ -25,6 +25,10 @@ class Place(Protocol):
         """Steps of the current task so far."""
 
     @property
+    def epoch_step(self) -> int:
+        """The same in batches of today's size."""
+
+    @property
     def stopped(self) -> bool:
         """Whether the current task was ended early."""
 
@@ -77,7 +81,7 @@ class Schedule:
             return False
         # The second bound ends a model that never calls next(replay).
         limit = self.epochs * replay.batches_per_epoch
-        return replay.passes >= self.epochs or at.task_step >= limit
+        return replay.passes >= self.epochs or at.epoch_step >= limit
 
     def evaluation_due(self, at: Place, taken: int, replay: Replay, *, single: bool) -> bool:
         """Whether an evaluation is due after the last `taken` steps.
@@ -90,7 +94,7 @@ class Schedule:
             # Several environments step at once, so a multiple may lie inside the last steps.
             return at.step % self.eval_every < taken
         each_epoch = self.decides_by_evaluations or (single and self.epochs is not None)
-        return each_epoch and at.task_step % replay.batches_per_epoch == 0
+        return each_epoch and at.epoch_step % replay.batches_per_epoch == 0
 
     def learning_steps(self, at: Place, taken: int) -> int:
         """The number of learning steps due after the last `taken` environment steps."""

@@ -356,9 +356,14 @@ def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
         # A run that is still training has replaced all of them in the meantime.
         state, problems = checkpoints.newest(without=without)
     if state is None:
-        found = "; ".join(problems).removesuffix(".") if problems else "it holds no checkpoint"
+        if problems:
+            found = "\n".join(f"  {problem}" for problem in problems)
+            raise CheckpointError(
+                f"Cannot load {path}: none of its checkpoints can be read.\n{found}"
+            )
         raise CheckpointError(
-            f"Cannot load {path}: {found}. Pass a run directory or one of its checkpoints/ folders."
+            f"Cannot load {path}: it holds no checkpoint. Pass a run directory or one of its checkpoints/ "
+            "folders."
         )
     return state
 

@@ -271,6 +271,11 @@ def _check_links(path: Path) -> None:
         found = link_in(path, names=_NAMES, tracked=_TRACKED)
     if found is not None:
         what = "a link" if found.is_symlink() else "neither a file nor a folder"
+        if found == path and found.is_symlink():
+            raise ConfigError(
+                f"{path} is a link to {path.resolve()}, and no run is written through a link in its own "
+                f"place, which may come from anybody. If it is yours, name the folder: path={path.resolve()}."
+            )
         raise ConfigError(
             f"{found} is {what}. No run is written to a folder with such entries, since they could lead its "
             "files elsewhere. Remove it, or set another path=."

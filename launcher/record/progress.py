@@ -20,6 +20,8 @@ class Progress:
         task: The current task; the number of tasks once all are done.
         task_step: Steps in this task: learning steps on data and offline, otherwise environment steps.
         step: The same over all tasks.
+        shift: How many more steps of the task there were than batches of today's size, after a resume with
+            another batch size or other data.
         begun: Whether the current task has begun.
         stopped: Whether this task was ended early.
         best: The best score of this task, or None.
@@ -36,6 +38,7 @@ class Progress:
     task: int = 0
     task_step: int = 0
     step: int = 0
+    shift: int = 0
     begun: bool = False
     stopped: bool = False
     best: float | None = None
@@ -55,6 +58,11 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         known = {name: value for name, value in state.items() if name in vars(self)}
         self.__dict__.update(known | {name: _as_rows(known[name]) for name in _MATRICES})
+
+    @property
+    def epoch_step(self) -> int:
+        """`task_step` in batches of today's size, by which epochs are counted."""
+        return self.task_step - self.shift
 
     @property
     def newest_task(self) -> int:
@@ -78,7 +86,8 @@ class Progress:
         return {"step": self.step, "epoch": epoch, "task": self.newest_task}
 
     def begin_task(self) -> None:
-        self.begun, self.stopped, self.task_step, self.owes = True, False, 0, ""
+        self.begun, self.stopped, self.owes = True, False, ""
+        self.task_step = self.shift = 0
         self.forget_best()
 
     def end_task(self) -> None:

@@ -124,9 +124,9 @@ class Supervisor:
         for problem in problems:
             self.console.problem(f"Skipped: {problem}")
         if state is None:
-            self.console.note(
-                f"No checkpoint to resume from in {self.session.path} yet: starting from scratch."
-            )
+            none = "No readable checkpoint in" if problems else "No checkpoint to resume from in"
+            yet = "" if problems else " yet"
+            self.console.note(f"{none} {self.session.path}{yet}: starting from scratch.")
         return state
 
     def _read_back(self, state: dict[str, Any]) -> ReadBack | None:
@@ -187,6 +187,10 @@ class Supervisor:
                 raise self._diverged(behind) from error
             if self.directory.started and not isinstance(error, (ConfigError, NotSaved)):
                 error.add_note(self.saving.save_crash())
+            if self.directory.started and isinstance(error, ConfigError):
+                error.exit_code = (
+                    1  # It had begun, so it was not refused: an environment died, say.
+                )
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:

@@ -125,6 +125,7 @@ PROGRESS = fields(
         **dict.fromkeys((field.name for field in dataclasses.fields(Progress)), anything),
         "best_state": optional(_BEST),
         "evaluated": anything,
+        "shift": number,
     },
 )
 _EPOCHS = fields({"epoch": count, "rows": count, "order": stream}, {"in_parts": flag})

@@ -63,6 +63,21 @@ def refused(match: str, **settings: Any) -> None:
     assert files() == before
 
 
+@pytest.mark.row(10)
+@pytest.mark.parametrize(("before", "after"), [(8, 16), (16, 8)])
+def test_epochs_are_counted_in_batches_of_the_new_size(before: int, after: int) -> None:
+    settings = {**QUIET, "model": Net, "dataset": arrays(), "path": "run", "test_dataset": arrays()}
+    ml(**settings, epochs=2, batch_size=before)
+    settings |= {"batch_size": after, "override": ["batch_size"], "resume": True}
+    first, more = 2 * -(-40 // before), -(-40 // after)
+    run = ml(**settings, epochs=3)
+    assert [row["step"] for row in run.history if row["mode"] == "eval"][-1] == first + more
+    run = ml(**settings, epochs=5, eval_every=None)  # The size has not changed again.
+    assert run.replay.passes == 5
+    steps = [row["step"] for row in run.history if row["mode"] == "eval"]
+    assert steps[-3:] == [first + more, first + 2 * more, first + 3 * more]
+
+
 # ----------------------------------------------------------------------------------- row 47: data
 
 Arrays = tuple[np.ndarray, np.ndarray]

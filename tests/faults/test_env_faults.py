@@ -95,8 +95,10 @@ def test_one_that_hangs_or_dies_is_named_and_its_process_is_gone(how: str) -> No
         if how == "dies"
         else r"did not answer within 0.5 s \(env_timeout\)"
     )
-    with pytest.raises(DataError, match=rf"{said}.* of the episode with seed \d+"):
+    with pytest.raises(DataError, match=rf"{said}.* of the episode with seed \d+") as error:
         ml(env=toy(how), env_timeout=0.5, num_envs=2, **RUN)
+    # 1 for a run that had begun, which can be resumed; 2 would say that it was refused.
+    assert error.value.exit_code == 1
     assert not multiprocessing.active_children()
 
 
