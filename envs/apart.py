@@ -29,7 +29,7 @@ from .checked import Fault, describe_error
 from .opening import close
 from .running import normalizes_obs, normalizes_rewards
 from .time_limits import time_limit_of
-from .workers import can_fork, registered_here, started_afresh
+from .workers import can_fork, find_as_usual, registered_here, started_afresh
 
 _PATIENCE_S = 5.0  # How long a process may take to close its environment.
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux.
@@ -193,6 +193,7 @@ def _serve(
 ) -> None:
     """Build the environment, and do with it what comes through the pipe."""
     _alone(parent, main)
+    find_as_usual()
     for theirs in _open:  # Else no end of the run would be seen.
         with contextlib.suppress(OSError):
             theirs.close()

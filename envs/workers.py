@@ -29,6 +29,7 @@ from .unseen import seen, seen_value
 
 PICKED = "picked"  # The key under which a worker sends the fields of its environment's info.
 _UNTIL_SAVED_S = 60  # How long a process outlives the SIGTERM that the run received too.
+_SAFE, _OURS = "PYTHONSAFEPATH", "antelope"  # Any value works; this one says that we have set it.
 _PATIENCE_S = 5.0  # How long to wait for a process to end or to report its error.
 
 
@@ -113,8 +114,13 @@ def can_fork() -> bool:
 
 @contextmanager
 def started_afresh() -> Iterator[None]:
-    """Inside, new processes do not run the calling script again, which may lack `if __name__` guards."""
-    main = sys.modules["__main__"]
+    """Inside, new processes do not run the calling script again, which may lack `if __name__` guards.
+
+    They import nothing from the working directory before they have this process's path: Python would search
+    it first, also for its own `multiprocessing`.
+    """
+    main, safe = sys.modules["__main__"], os.environ.get(_SAFE)
+    os.environ[_SAFE] = safe or _OURS
     sys.modules["__main__"] = types.ModuleType("__main__")
     # Modules loaded from a path have no importable name, so cloudpickle has to send their code.
     own = {m.__name__: m for name, m in list(sys.modules.items()) if os.sep in name}
@@ -126,8 +132,16 @@ def started_afresh() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+        if safe is None:
+            del os.environ[_SAFE]
         for module in own.values():
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def find_as_usual() -> None:
+    """In a new process: programs that the environment starts find their files as they would without us."""
+    if os.environ.get(_SAFE) == _OURS:
+        del os.environ[_SAFE]
 
 
 def registered_here() -> dict[str, Any]:
@@ -158,6 +172,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         infos: Infos | None = None,
     ):
         if os.getpid() != parent:
+            find_as_usual()
             for name, spec in registered.items():
                 gymnasium.registry.setdefault(name, spec)
             # Ctrl-C reaches all processes of a terminal; only the run decides what it means.

@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
 
 
+@pytest.hookimpl(tryfirst=True)  # Before xdist writes the groups into the names.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests share fixtures, and those of a device its runs: one worker takes them (`-n 2`)."""
     for item in items:

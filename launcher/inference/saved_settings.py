@@ -15,6 +15,7 @@ from ...replay import ConfigError
 from ..settings.dotted import split_target
 from ..settings.interpolation import resolve_interpolations
 from ..settings.object_names import makes_objects, name_of
+from ..settings.named_by import reaching
 from ..settings.plan import Plan, make_plan
 from ..settings.schema import PARTS, schema
 from ..settings.secrets import still_hidden, unsaved_secrets
@@ -22,7 +23,6 @@ from ..settings.settings import Settings
 from ..settings.trust import (
     known_arguments,
     known_object,
-    known_value,
     saved_argument,
     unknown_to_hub,
 )
@@ -158,8 +158,8 @@ class SavedSettings:
                         f'in {key}={{"_target_": ..., "{argument}": ...}}.'
                     )
             elif not self._trust:
-                if isinstance(item, str) and not known_value(item, key, argument):
-                    raise self._unnamed(path, item)
+                for reached in reaching(item, key, argument):
+                    raise self._unnamed(path, reached)
                 value[argument] = known_arguments(item, refused)
 
     def _said(self, key: str) -> bool:
@@ -184,6 +184,9 @@ class SavedSettings:
             target = known_object(str(name), key)
             if target is None:
                 raise self._unnamed(key, str(name))
+            for argument, value in arguments.items():
+                for reached in reaching(value, key, argument):
+                    raise self._unnamed(f"{key}.{argument}", reached)
             return {"_target_": target, **known_arguments(arguments, refused)}
 
         return [found(item) for item in (value if isinstance(value, list) else [value])]

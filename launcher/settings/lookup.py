@@ -221,10 +221,13 @@ def unresolved(settings: Settings) -> list[str]:
     mistakes = []
     for key, setting in schema().items():
         value = settings.values.get(key)
-        if key not in settings.given or not setting.names_object or value is None:
+        if not setting.names_object or value is None:
             continue
+        # Whatever else a run folder says was given: its arguments are text of a file.
         if found := refused(settings, key):
             mistakes += found
+            continue
+        if key not in settings.given:
             continue
         for item in value if isinstance(value, list) else [value]:
             named, given = split_target(item)

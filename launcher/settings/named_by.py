@@ -13,7 +13,7 @@ from typing import Any
 
 from ...replay import ConfigError
 from .dotted import split_target
-from .environment_names import split
+from .environment_names import environment, split
 from .imports import classes_here
 from .names import missing, resolve
 from .settings import Settings
@@ -42,7 +42,7 @@ def find(settings: Settings, name: str, key: str, at: str) -> Any:
     if not text_may_name(name, key):
         raise ConfigError(_misspelt(name, key) or _refused_text(name, key, at))
     found = resolve(name, key)
-    if "." in name and not is_here(found) and known_object(name, key) is None:
+    if {".", ":"} & set(name) and not is_here(found) and known_object(name, key) is None:
         raise ConfigError(_refused_text(name, key, at))
     return found
 
@@ -62,10 +62,10 @@ def refused(settings: Settings, key: str) -> list[str]:
             if settings.from_file(at):
                 hub = isinstance(target, str) and target.startswith("hf:")
                 names = unknown_to_hub([argument]) if hub else []
-                names += [*_made_in(given, key), *_reaching(given, key, argument)]
+                names += [*_made_in(given, key), *reaching(given, key, argument)]
                 mistakes += [settings.place(at) + _refusal(n, f"{key}.{argument}") for n in names]
             elif settings.from_text(at):
-                names = [n for n in _reaching(given, key, argument) if not _may_call(n, key)]
+                names = [n for n in reaching(given, key, argument) if not _may_call(n, key)]
                 mistakes += [_refused_text(n, key, f"{key}.{argument}") for n in names]
     return mistakes
 
@@ -81,19 +81,24 @@ def _found_for_file(settings: Settings, name: str, key: str, at: str) -> Any:
 
 
 def _misspelt(name: str, key: str) -> str | None:
-    """The message for a name that means nothing, as far as that is known without an import; else None."""
+    """The message for a name that means nothing, as far as that is known without an import; else None.
+
+    Not by `resolve`, which looks among the files here first.
+    """
+    if key == "env" and "(" in name:  # gymnasium.make(...), say, as text.
+        return missing(name, key)
     module, last = split(name) if key == "env" else ("", "")
-    if not module:
+    of_env = bool(module)
+    if not of_env:
         module, _, last = name.rpartition(".")
-        if "(" not in name and module.partition(".")[0] not in _LIBRARIES:
+        if module.partition(".")[0] not in _LIBRARIES:
             return None
-    if "(" not in name and (module not in sys.modules or hasattr(sys.modules[module], last or "-")):
+    if module not in sys.modules or hasattr(sys.modules[module], last or "-"):
         return None
     try:
-        resolve(name, key)  # Its own message is the better one.
+        return None if of_env and environment(name) is not None else missing(name, key)
     except ConfigError as error:
         return str(error)
-    return None
 
 
 def _made_in(value: object, key: str) -> Iterator[str]:
@@ -113,7 +118,7 @@ def _made(name: str, key: str) -> Any:
     return known_object(name, key) or known_argument(name) or known_object(name, "model")
 
 
-def _reaching(value: object, key: str, argument: str = "") -> Iterator[str]:
+def reaching(value: object, key: str, argument: str = "") -> Iterator[str]:
     """The texts in an argument that may name code outside of the allow-list.
 
     Args:
@@ -122,10 +127,10 @@ def _reaching(value: object, key: str, argument: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, part in value.items():
             if name != "_target_":  # Looked up by `find`.
-                yield from _reaching(part, key)
+                yield from reaching(part, key)
     elif isinstance(value, list):
         for part in value:
-            yield from _reaching(part, key)
+            yield from reaching(part, key)
     elif isinstance(value, str) and not known_value(value, key, argument):
         yield value
 
@@ -135,8 +140,8 @@ def _may_call(name: str, key: str) -> bool:
     if not text_may_name(name, key):
         return False
     try:
-        return key != "env_wrappers" or is_here(resolve(name, key))
-    except ConfigError:  # It means nothing, which the wrapper's own message says.
+        return is_here(resolve(name, key))
+    except ConfigError:  # It means nothing, which the message of what looks it up says.
         return True
 
 

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from ...replay import ConfigError
-from .environment_names import import_module, split
+from .environment_names import environment, import_module, split
 from .environment_packages import find_top, installed
 from .import_path import file_of
 from .imports import classes_here, member
@@ -108,11 +108,12 @@ def known_value(value: str, key: str, argument: str) -> bool:
         key: The setting that it is an argument of.
         argument: The argument whose whole value it is; empty for a part of one.
     """
-    # Wrappers' texts may be names of functions.
-    if key == "env_wrappers" and (
-        argument == "func" or (argument and ("." in value or value in classes_here()))
-    ):
+    # Wrappers' texts may be names of functions, which may be anywhere.
+    reaches = {".", ":"} & set(value) or value in classes_here()
+    if key == "env_wrappers" and (argument == "func" or (argument and reaches)):
         return False
+    if key == "model" and argument == "backbone" and reaches:  # Looked up for models that observe.
+        return known_object(value, key) is not None
     if key in ("model", "encoder") and argument in _TIMM_CODE:
         return False
     if key in ("env", "env_wrappers") and split(value)[0]:  # An environment may make another.
@@ -193,7 +194,7 @@ def _environment(name: str) -> Any:
     module, env_id = split(name)
     if not module:
         if name in gymnasium.registry or (name.startswith("ALE/") and _from_packages("ale_py")):
-            return resolve(name, "env")
+            return environment(name)
         home, _, last = name.rpartition(".")
         if name == "gymnasium.make":
             return gymnasium.make
@@ -201,12 +202,12 @@ def _environment(name: str) -> Any:
             return member("antelope.envs", last)
         return _environment_class(home, last)
     if module in sys.modules and env_id in gymnasium.registry:
-        return resolve(name, "env")
+        return environment(name)
     if not _from_installed(module):
         return None
     import_module(module, name)
     if env_id in gymnasium.registry:
-        return resolve(name, "env")
+        return environment(name)
     return _environment_class(module, env_id)
 
 
@@ -233,6 +234,8 @@ def _from_installed(module: str) -> bool:
     if spec is None or spec.origin is None:
         return False
     found = Path(spec.origin).resolve()
+    if _is_here(found):  # With a .dist-info beside it, where Python's path holds the working directory.
+        return False
     return any(
         package.module == top and package.source.resolve() in (found, found.parent)
         for package in installed()

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from antelope import ml
+from antelope import load, ml
 from antelope.launcher.ml import _main
-from antelope.launcher.settings import environment_names
+from antelope.launcher.settings import environment_names, names
 from antelope.launcher.settings.plain_yaml import load_foreign
 from antelope.replay import ConfigError, DataError
 
@@ -65,6 +66,15 @@ PAYLOADS = {
     "an environment's inner one": "env: {_target_: CartPole-v1, inner: {_target_: 'evil:Mine-v0'}}",
     "a wrapper that imports": "env: CartPole-v1\nenv_wrappers: {_target_: ArrayConversion, env_xp: evil}",
     "a wrapper's function": "env: CartPole-v1\nenv_wrappers: {_target_: TransformReward, func: evil.f}",
+    "an unfinished call": "model: 'evil.py:Net('",
+    "an unfinished call elsewhere": "loss: '../downloaded/evil.py:f('",
+    "an attribute that is none": "optim: 'evil.('",
+    "an unfinished import": "env: 'evil:Mine('",
+    "a file called like a library": "model: torch.Net",
+    "a file called like a module of Python's": "env: 'os.path:Mine'",
+    "a file after a name space": "env: 'ALE/../evil.py:W'",
+    "a network that observes": "model: {_target_: Observer, backbone: 'evil.py:Net'}",
+    "a dist-info beside it": "env: 'evil_package:Mine-v0'",
     "trust in itself": f"trust: true\nmodel: {SYSTEM}",
     "a tag": "model: !!python/object/apply:os.system ['touch ran']",
     "a folder above": "path: ../elsewhere",
@@ -74,6 +84,17 @@ PAYLOADS = {
 }
 
 
+class Observer(torch.nn.Module):
+    """A model of the user's, in whose `backbone` a network is named."""
+
+    def __init__(self, backbone: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = backbone
+
+    def observe(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        return 0.0
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A downloaded folder, in which the user works."""
@@ -81,9 +102,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for name in ("evil", "antelope_evil"):
+    for name in ("evil", "antelope_evil", "torch", "os"):
         Path(f"{name}.py").write_text(EVIL)
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        if name not in ("torch", "os"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+    package, about = Path("evil_package"), Path("evil_package-1.dist-info")
+    package.mkdir()
+    about.mkdir()
+    (package / "__init__.py").write_text(EVIL)
+    (package / "envs.py").write_text("gymnasium.register(id='Mine-v0', entry_point='evil:W')")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nRequires-Dist: gymnasium\n")
+    (about / "top_level.txt").write_text("evil_package\n")
+    monkeypatch.setitem(names._REGISTERED, "Observer", Observer)
     environment_names.installed.cache_clear()
     return folder
 
@@ -201,7 +231,28 @@ def test_row_38_a_run_folder_runs_no_code(capsys: pytest.CaptureFixture[str]) ->
                 assert code == 2, (what, said)
 
 
-def rewrite(run: Path, changed: dict[str, Any]) -> None:
+@pytest.mark.row(38)
+def test_row_38_nor_do_texts_in_the_arguments_of_a_run_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ml("path=kept", "env=CartPole-v1", "train_steps=2", "eval_episodes=0", "plot=false")
+    wrapper = {"_target_": "gymnasium.wrappers.TransformReward", "func": "evil.f"}
+    for changed in (
+        {"env_wrappers": [wrapper]},
+        {"env_wrappers": wrapper},
+        {"env": {"_target_": "gymnasium.make", "id": "evil:Mine-v0"}},
+    ):
+        shutil.rmtree("run", ignore_errors=True)
+        shutil.copytree("kept", "run")
+        rewrite(Path("run"), changed, given=[])
+        assert _main(["resume", "run", "train_steps=4"]) == 2
+        assert "evil" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match="evil|TransformReward"):
+            load("run").play(1)
+        assert not Path("ran").exists(), changed
+
+
+def rewrite(run: Path, changed: dict[str, Any], **state_too: object) -> None:
     """Write other settings into a run folder, as an attacker would: with hashes that are right."""
     config = run / "config.yaml"
     config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **changed}))
@@ -211,6 +262,7 @@ def rewrite(run: Path, changed: dict[str, Any]) -> None:
         state, manifest = checkpoint / "state.json", checkpoint / "manifest.json"
         held = json.loads(state.read_text())
         held["state"]["settings"] |= changed
+        held["state"] |= state_too
         state.write_text(json.dumps(held))
         found = json.loads(manifest.read_text())
         found["sha256"]["state.json"] = hashlib.sha256(state.read_bytes()).hexdigest()

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from antelope import ConfigError, ml
+from antelope.envs import workers
 from antelope.launcher.ml import main
 from antelope.launcher.settings.imports import classes_here
 
@@ -127,3 +129,17 @@ def test_a_fifo_called_like_a_source_file_is_not_waited_for(workdir: Path) -> No
     assert classes_here() == {}
     with pytest.raises(ConfigError, match="No model `Missing`"):
         ml(model="Missing")
+
+
+def test_processes_of_environments_start_without_the_working_directory(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "can_fork", lambda: False)  # As with a GPU.
+    (workdir / "multiprocessing").mkdir()
+    (workdir / "multiprocessing" / "__init__.py").write_text(
+        "open('ran', 'w')\nraise ImportError\n"
+    )
+    envs = workers.Workers(lambda: gymnasium.make("CartPole-v1"), 1)
+    envs.close()
+    assert not (workdir / "ran").exists()
+    assert "PYTHONSAFEPATH" not in os.environ
