@@ -203,7 +203,7 @@ class Session:
             Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
-        logged = self.log.take(finite=self.learner.left_out is not None)
+        logged = self.log.take(finite=self.learner.skipped is not None)
         self.check_finite(logged)
         values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
         if not values:

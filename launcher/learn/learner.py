@@ -26,10 +26,10 @@ from ..record.state import (
 )
 from ..record.state.growth import begin_again, begin_task, grown, layout, moved_along
 from ..record.state.weights import load_weights
-from .left_out import LeftOut
 from .meeting import Meetings
 from .own_optimizer import OwnOptimizers
 from .schedulers import Scheduler
+from .skipped_updates import SkippedUpdates
 from .step_errors import about_step, wrong_loss
 from .strategies import Strategies
 from .unmoved import Unmoved
@@ -38,7 +38,7 @@ from .updates import Updates
 from .watchdog import Watchdog
 
 # Not rolled back: what counts steps, and gradients that wait for an update.
-_GOES_ON = ("scheduler", "pending", "gradients", "left_out", "unreached", "lr")
+_GOES_ON = ("scheduler", "pending", "gradients", "skipped_updates", "unreached", "lr")
 
 
 class Learner:
@@ -59,7 +59,7 @@ class Learner:
         supervised: Whether batches have labels, which train a module without `learn`.
         loss: Trains such a module instead of the usual loss, `loss(output, label)`; or None.
         strategies: Continual-learning strategies, which take part in every step; or None.
-        skip_nan: Whether to leave out updates by losses and gradients that are not finite, instead of
+        skip_nan: Whether to skip updates by losses and gradients that are not finite, instead of
             raising Diverged.
         tasks: Number of tasks. With several, a loss may reach some parameters only in a later task.
 
@@ -100,7 +100,7 @@ class Learner:
         # Tested once per step: calling the hooks of no strategies would cost a microsecond each.
         self._strategic = strategies.active
         self._learn = strategies.loss if self._strategic and learn is not None else learn
-        self.left_out = LeftOut(agent, own) if skip_nan else None
+        self.skipped = SkippedUpdates(agent, own) if skip_nan else None
         self.updates = Updates(
             agent,
             optimizer=optimizer,
@@ -111,7 +111,7 @@ class Learner:
             average=average,
             scaler=Scaler(device.type) if model.scales_losses else None,
             strategies=strategies,
-            left_out=self.left_out,
+            skipped=self.skipped,
         )
         self.scheduler, self.average = scheduler, average
         self.parameters = parameters = self.updates.parameters
@@ -166,11 +166,11 @@ class Learner:
         if not self.unmoved.begun:
             self.unmoved.begin()
             self.watchdog.begin(self.steps)
-        own, left_out = self.own, self.left_out
+        own, skipped = self.own, self.skipped
         if own is not None:
             own.stepped = False
-        if left_out is not None:
-            left_out.begin()
+        if skipped is not None:
+            skipped.begin()
         try:
             if not self._meetings.over:
                 learn = self._meetings.watched(learn, first=self.steps == 1)
@@ -186,16 +186,16 @@ class Learner:
                     raise ConfigError(wrong_loss(self.agent, loss))
                 detached = loss.detach()
                 self.watchdog.loss(self.steps, detached)
-                if left_out is not None:
-                    left_out.look_at_loss(detached)
+                if skipped is not None:
+                    skipped.look_at_loss(detached)
                 if own is not None:
                     self.updates.use_held(own.stepping())
                 self.updates.by(loss)
             if self.unreached.waiting:
                 self.unreached.look()
-            left = left_out is not None and left_out.end(self.steps)
+            was_skipped = skipped is not None and skipped.end(self.steps)
             if self._strategic:
-                self.strategies.after_step(replay, left_out=left)
+                self.strategies.after_step(replay, skipped=was_skipped)
             if loss is not None and self.scheduler is not None:
                 self.scheduler.learned(replay)
         except Diverged as error:
@@ -329,8 +329,8 @@ class Learner:
         }
         if self._strategic:
             state["strategies"] = self.strategies.state_dict()
-        if self.left_out is not None:
-            state["left_out"] = self.left_out.count
+        if self.skipped is not None:
+            state["skipped_updates"] = self.skipped.count
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
@@ -360,8 +360,8 @@ class Learner:
         self.updates.load_state_dict(state, but=but)
         if self._strategic and "strategies" in state:
             self.strategies.load_state_dict(state["strategies"])
-        if self.left_out is not None:
-            self.left_out.count = state.get("left_out", 0)
+        if self.skipped is not None:
+            self.skipped.count = state.get("skipped_updates", 0)
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Return to an earlier state of the same task; steps and the schedule of the learning rate go on.
@@ -376,7 +376,7 @@ class Learner:
         known = {"steps": self.steps, "optimised": self.optimised}
         earlier = {name: part for name, part in state.items() if name not in _GOES_ON}
         self.load_state_dict({**earlier, **known})
-        if self.optimizer is not None:  # Whose groups are others now.
+        if self.optimizer is not None:  # Loading has replaced its groups.
             for group, before in zip(self.optimizer.param_groups, options, strict=False):
                 group.update(before)
         self.watchdog.is_finite(self.steps)

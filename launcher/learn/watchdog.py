@@ -28,7 +28,7 @@ class Watchdog:
 
     def __init__(self, updates: Updates, device: str):
         self._updates, self._finiteness = updates, Finiteness(updates)
-        self._skips = updates.left_out is not None
+        self._skips = updates.skipped is not None
         self._finite_until = 0  # The last learning step at which everything was finite.
         self._unchecked: list[tuple[int, Tensor | float]] = []  # Steps and their losses.
         self._check_every = _CHECK_EVERY.get(device, _CHECK_EVERY_ELSEWHERE)

@@ -169,9 +169,8 @@ class RunDirectory:
         """Release the lock, and remove the folders that were made for a run that never started."""
         if self._lock is None:
             return
-        if (
-            os.name == "posix" and not self.lost
-        ):  # Windows cannot remove an open file; there, `release` does it.
+        # Windows cannot remove an open file; there, `release` does it.
+        if os.name == "posix" and not self.lost:
             with contextlib.suppress(OSError):  # Read-only by now, for example.
                 (self.path / _LOCK).unlink()
         self._lock.release()
