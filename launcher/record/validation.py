@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from ...envs.interface import LARGEST
 from ...replay import CheckpointError, ConfigError, Diverged
 from ...replay.structure import (
+    LARGEST_OBS,
     Foreign,
     anything,
     array,
@@ -192,7 +192,7 @@ def _space(value: Foreign, path: str) -> None:
         each(count)(value.get(name, ()), f"{path}.{name}")
     if not isinstance(vars(torch).get(str(value.get("dtype"))), torch.dtype):
         misfit(f"{path}.dtype", value.get("dtype"), "a dtype of torch's")
-    if math.prod(value.get("shape", ())) > LARGEST:
+    if math.prod(value.get("shape", ())) > LARGEST_OBS:
         misfit(f"{path}.shape", value["shape"], "an observation that fits into memory")
     for name in _SHAPED:
         if not isinstance(value.get(name), (int, float, torch.Tensor, type(None))):
