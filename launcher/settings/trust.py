@@ -116,8 +116,11 @@ def known_value(value: str, key: str, argument: str) -> bool:
         return known_object(value, key) is not None
     if key in ("model", "encoder") and argument in _TIMM_CODE:
         return False
-    if key in ("env", "env_wrappers") and split(value)[0]:  # An environment may make another.
-        return _environment(value) is not None
+    # An environment may make another; gymnasium imports whatever precedes the colon.
+    if key in ("env", "env_wrappers") and ":" in value:
+        if value.startswith(("http://", "https://")):  # An address, where no module is called so.
+            return value.startswith("http:") or find_top("https") is None
+        return bool(split(value)[0]) and _environment(value) is not None
     return True
 
 
@@ -275,7 +278,10 @@ def _wrapper(name: str) -> Any:
         return None
     if home and not _lies_in(home, "gymnasium.wrappers"):
         return None
-    item = member("gymnasium.wrappers", last)
+    try:
+        item = member("gymnasium.wrappers", last)
+    except Exception as error:  # Gymnasium imports some late, because of what they depend on.
+        raise ConfigError(f"gymnasium.wrappers.{last} cannot be imported: {error}") from error
     return item if inspect.isclass(item) else None
 
 
