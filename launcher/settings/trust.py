@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ _ROOTS = {
     "aug": ("torchvision.transforms", "antelope.envs.augment"),
 }
 _IN_ARGUMENTS = (*_MODULES, "torch.optim")
+# Of a server or a device: no ids of environments.
+_ADDRESSES = re.compile(r"https?://|(cuda|cpu|mps|xpu):\d+$")
 _TIMM_CODE = ("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 # Arguments of a data set on the hub.
 _OF_HUB = ("revision", "name", "subset")
@@ -118,9 +121,10 @@ def known_value(value: str, key: str, argument: str) -> bool:
         return False
     # An environment may make another; gymnasium imports whatever precedes the colon.
     if key in ("env", "env_wrappers") and ":" in value:
-        if value.startswith(("http://", "https://")):  # An address, where no module is called so.
-            return value.startswith("http:") or find_top("https") is None
-        return bool(split(value)[0]) and _environment(value) is not None
+        top = split(value)[0]
+        if _ADDRESSES.match(value):  # Unless a file here is called so.
+            return find_top(top) is None or _from_packages(top)
+        return bool(top) and _environment(value) is not None
     return True
 
 

@@ -380,6 +380,6 @@ def test_row_38_text_in_keywords_calls_no_resolver() -> None:
 def test_row_38_an_address_is_no_module(text: str) -> None:
     settings = compose([], {"env": {"_target_": "CartPole-v1", "render_mode": text}})
     assert unresolved(settings) == []
-    if text.startswith("http"):
+    if not text.startswith("127"):
         preset(f"env: {{_target_: CartPole-v1, render_mode: '{text}'}}")
         assert unresolved(compose(["task=mine"], {})) == []
