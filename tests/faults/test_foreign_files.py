@@ -18,6 +18,8 @@ import yaml
 from antelope import load, ml
 from antelope.launcher.ml import _main
 from antelope.launcher.settings import environment_names, names
+from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.lookup import unresolved
 from antelope.launcher.settings.plain_yaml import load_foreign
 from antelope.replay import ConfigError, DataError
 
@@ -75,6 +77,8 @@ PAYLOADS = {
     "a file after a name space": "env: 'ALE/../evil.py:W'",
     "a network that observes": "model: {_target_: Observer, backbone: 'evil.py:Net'}",
     "a dist-info beside it": "env: 'evil_package:Mine-v0'",
+    "an id whose module is no identifier": "env: {_target_: gymnasium.make, id: 'evil-mod:Mine-v0'}",
+    "a wrapper that is not installed": "env: CartPole-v1\nenv_wrappers: NumpyToTorch",
     "trust in itself": f"trust: true\nmodel: {SYSTEM}",
     "a tag": "model: !!python/object/apply:os.system ['touch ran']",
     "a folder above": "path: ../elsewhere",
@@ -102,7 +106,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for name in ("evil", "antelope_evil", "torch", "os"):
+    for name in ("evil", "evil-mod", "antelope_evil", "torch", "os"):
         Path(f"{name}.py").write_text(EVIL)
         if name not in ("torch", "os"):
             monkeypatch.delitem(sys.modules, name, raising=False)
@@ -369,3 +373,13 @@ def test_row_38_text_in_keywords_calls_no_resolver() -> None:
         assert Path("runs/of_lr0.1").is_dir()
     finally:
         OmegaConf.clear_resolver("eval")
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("text", ["http://here:80/x", "https://here", "127.0.0.1:80", "cuda:0"])
+def test_row_38_an_address_is_no_module(text: str) -> None:
+    settings = compose([], {"env": {"_target_": "CartPole-v1", "render_mode": text}})
+    assert unresolved(settings) == []
+    if not text.startswith("127"):
+        preset(f"env: {{_target_: CartPole-v1, render_mode: '{text}'}}")
+        assert unresolved(compose(["task=mine"], {})) == []
