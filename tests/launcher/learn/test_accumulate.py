@@ -140,7 +140,7 @@ def test_a_run_killed_between_updates_resumes_to_the_bit(
                 raise Halt
             return super().learn(replay)
 
-    Breaks.__name__ = "Net"
+    Breaks.__name__ = Breaks.__qualname__ = "Net"
     settings = {"accumulate": 5, "epochs": 1, "save_every": 1, "dataset": [rows(), rows()], **more}
     whole = quick(**settings, path=tmp_path / "whole")
     with pytest.raises(Halt):
@@ -157,7 +157,7 @@ def test_another_number_may_be_given_when_resuming(quick: Any) -> None:
                 raise Halt
             return super().learn(replay)
 
-    Breaks.__name__ = "Net"
+    Breaks.__name__ = Breaks.__qualname__ = "Net"
     with pytest.raises(Halt):
         quick(model=Breaks, accumulate=6, save_every=1, train_steps=6)
     first = copy.copy(seen)

@@ -275,7 +275,7 @@ class TestAModelThatHoldsOne:
                     raise Halt
                 return super().learn(replay)
 
-        Breaks.__name__ = "Own"
+        Breaks.__name__ = Breaks.__qualname__ = "Own"
         whole = quick(model=Own, path=tmp_path / "whole", save_every=1, **more)
         with pytest.raises(Halt):
             quick(model=Breaks, save_every=1, **more)

@@ -525,7 +525,7 @@ class TestResuming:
                 return super().learn(replay)
 
         whole = quick(**settings, path=tmp_path / "whole")
-        Breaks.__name__ = "Net"
+        Breaks.__name__ = Breaks.__qualname__ = "Net"
         with pytest.raises(Halt):
             quick(**settings, model=Breaks)
         run = quick(**settings, resume=True)
@@ -587,7 +587,7 @@ def test_a_scheduler_of_ones_own_is_stepped_and_resumed(quick: Any, tmp_path: Pa
                 raise Halt
             return super().learn(replay)
 
-    Breaks.__name__ = "Net"
+    Breaks.__name__ = Breaks.__qualname__ = "Net"
     settings = {"scheduler": Halving, "epochs": 4, "dataset": [rows(), rows()], "save_every": 1}
     with pytest.raises(Halt):
         quick(**settings, model=Breaks)
