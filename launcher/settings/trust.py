@@ -234,7 +234,9 @@ def _from_installed(module: str) -> bool:
     if spec is None or spec.origin is None:
         return False
     found = Path(spec.origin).resolve()
-    if _is_here(found):  # With a .dist-info beside it, where Python's path holds the working directory.
+    if _is_here(
+        found
+    ):  # With a .dist-info beside it, where Python's path holds the working directory.
         return False
     return any(
         package.module == top and package.source.resolve() in (found, found.parent)
