@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Ragged
+from .images import check_format
 from .media import refusal
 from .numbers import kept_type
 
@@ -72,8 +73,11 @@ class Images:
         file = held["path"] if held["bytes"] is None else BytesIO(held["bytes"])
         try:
             with Image.open(file) as image:
+                check_format(image, f"Row {i} of {self.what}")
                 # In its own mode: what is grey has one channel. Upright, as their library returns it.
                 return ImageOps.exif_transpose(image)
+        except DataError:
+            raise
         except Exception as error:  # PIL's decoders raise nearly anything.
             raise DataError(
                 f"Row {i} of {self.what} cannot be read as a picture ({type(error).__name__}: {error})."

@@ -243,6 +243,7 @@ def load(file: str | Path, *, turned: bool = True) -> Any:
 
     try:
         with Image.open(file) as image:
+            check_format(image, str(file))
             image.load()  # Now, while the file is open: opening reads the header only.
             return as_viewed(image, str(file), turned=turned)
     except DataError:
@@ -255,6 +256,18 @@ def load(file: str | Path, *, turned: bool = True) -> Any:
             f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} {mend} "
             "or remove it."
         ) from error
+
+
+def check_format(image: Any, name: str) -> None:
+    """Refuse a picture, opened but not decoded, that PIL would decode by running another program.
+
+    What a file holds is told from its first bytes: PostScript may be called `picture.png`.
+
+    Raises:
+        DataError: If it is PostScript, for which PIL runs Ghostscript.
+    """
+    if image.format == "EPS":
+        raise DataError(f"{name} is PostScript, which is a program. Convert it to PNG or JPEG.")
 
 
 def as_viewed(image: Any, name: str = "The picture", *, turned: bool = True) -> Any:

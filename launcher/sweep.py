@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..replay.shown import shown
+from .record.output import write_error
 from .settings.compose import compose
 from .settings.multirun import run_multirun, said
 from .settings.settings import Settings
@@ -35,12 +37,33 @@ def sweep(words: list[str], train: Callable[..., Run]) -> None:
 
     from .metrics.scores import objective  # Imports NumPy, which help and typos must not wait for.
 
+    outcomes: list[tuple[str, str]] = []
+
     def run(words: list[str], swept: list[str]) -> float | None:
-        settings = compose(words, {})
-        finished = train(*_with_folder(words, swept, settings))
+        combination = " ".join(said(word) for word in swept)
+        try:
+            settings = compose(words, {})
+            finished = train(*_with_folder(words, swept, settings))
+        except Exception as error:
+            why = shown(f"{type(error).__name__}: {error}".partition("\n")[0], line=True)
+            outcomes.append((combination, f"failed: {why}"))
+            raise
+        outcomes.append((combination, "finished"))
         return objective(finished.metrics, told=settings.scenario == "task")
 
-    run_multirun([word for word in words if word not in _FLAGS], run)
+    try:
+        run_multirun([word for word in words if word not in _FLAGS], run)
+    finally:
+        if any(outcome != "finished" for _, outcome in outcomes):
+            write_error(_table(outcomes))
+
+
+def _table(outcomes: list[tuple[str, str]]) -> str:
+    """A line for each combination, and how its run ended."""
+    failed = sum(outcome != "finished" for _, outcome in outcomes)
+    width = max(len(combination) for combination, _ in outcomes)
+    lines = [f"  {combination:{width}}  {outcome}" for combination, outcome in outcomes]
+    return "\n".join([f"{failed} of {len(outcomes)} runs failed:", *lines])
 
 
 def _with_folder(words: list[str], swept: list[str], settings: Settings) -> list[str]:

@@ -27,6 +27,10 @@ from .model import Model
 
 # Logits of an untrained model have any sign: so many positive ones come from a sigmoid.
 _NO_CHANCE = 16
+_LEARN = """ Write forward(self, obs), or beside it
+    def learn(self, replay, log):
+        batch = next(replay)
+        return torch.nn.functional.cross_entropy(self(batch.obs), batch.label)"""
 
 
 def check_forward(model: Model, world: WorldSpec, *, transform: Transform) -> Model:
@@ -49,6 +53,7 @@ def check_forward(model: Model, world: WorldSpec, *, transform: Transform) -> Mo
     if not (can.forward or acts or can.learn is not None):
         raise ConfigError(
             f"{name} has none of `forward`, `act` and `learn`: there is nothing to run or to train."
+            f"{'' if world.acts else _LEARN}"
         )
     if world.acts and not (acts or can.forward):
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")

@@ -14,8 +14,8 @@ from ...envs.sources import folder_of, on_hub, table_file_of
 from ...replay import ConfigError
 from ..settings.dotted import split_target
 from ..settings.interpolation import resolve_interpolations
-from ..settings.object_names import makes_objects, name_of
 from ..settings.named_by import reaching
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import Plan, make_plan
 from ..settings.schema import PARTS, schema
 from ..settings.secrets import still_hidden, unsaved_secrets

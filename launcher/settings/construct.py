@@ -53,15 +53,9 @@ def construct(
         if parameter.default is parameter.empty and key not in arguments
     ]
     if missing:
-        quoted = " and ".join(f"`{key}`" for key in missing)
         # Users cannot add parameters to a constructor of torch's, so none are offered.
-        own = not name_of(target).startswith("torch")
-        can = f", or ask for any of: {', '.join(inferred)}" if inferred and own else ""
-        values = " ".join(f"{setting}.{key}=..." for key in missing)
-        were = "was" if len(missing) == 1 else "were"
-        mistakes.append(
-            f"{name} needs {quoted}, which {were} not given and cannot be inferred. Pass {values}{can}."
-        )
+        offered = {} if name_of(target).startswith("torch") else inferred
+        mistakes.append(f"{name} needs {_needed(missing, offered, setting)}")
         reasons = dict.fromkeys(instead[key] for key in missing if key in instead)
         mistakes += [f"{name}: {reason}." for reason in reasons]
     if mistakes:
@@ -77,6 +71,22 @@ def construct(
             f"{name}({shown}) raised {type(error).__name__}: {error}{where}"
             f"{_meant(error, arguments, setting, named)}"
         ) from error
+
+
+def _needed(missing: list[str], inferred: Mapping[str, Any], setting: str) -> str:
+    """What is missing, the nearest parameters that can be inferred, and all of those with their values."""
+    quoted = " and ".join(f"`{key}`" for key in missing)
+    were = "was" if len(missing) == 1 else "were"
+    near = "".join(did_you_mean(key, inferred) for key in missing)
+    values = " ".join(f"{setting}.{key}=..." for key in missing)
+    plain = (bool, int, float, str, tuple)
+    can = ", ".join(
+        f"{key}={value!r}" if isinstance(value, plain) else key for key, value in inferred.items()
+    )
+    return (
+        f"{quoted}, which {were} not given and cannot be inferred.{near} Pass {values}"
+        f"{f', or ask for any of: {can}' if can else ''}."
+    )
 
 
 def _nested(value: object, setting: str) -> Any:

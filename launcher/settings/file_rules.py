@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import linecache
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from .settings import Settings
@@ -20,10 +23,10 @@ def check_files(settings: Settings, mistakes: list[str]) -> None:
             f"{settings.place('trust')}trust=true: no file can say that it is trusted. Add trust=true to "
             "the words, if you trust everything that the file names."
         )
-    if settings.from_text("trust") and settings.values["trust"] and not _in_callers("trust"):
+    if settings.from_text("trust") and settings.values["trust"] and not _written_by_callers():
         mistakes.append(
-            "trust=True was not written in the code that is running, so it may come from a file: "
-            "ml(**settings). Write it yourself: ml('trust=true', **settings)."
+            "trust=True is not written in the code that calls this, so it may come from a file: "
+            "ml(**settings). Write it as a word: ml('trust=true', **settings)."
         )
     if len(mistakes) > before:  # What is wrong otherwise is still asked of names.
         settings.values["trust"] = False
@@ -40,10 +43,10 @@ def check_files(settings: Settings, mistakes: list[str]) -> None:
             )
 
 
-def _in_callers(word: str) -> bool:
-    """Whether a word is written, as a keyword or as text, in a function that is running outside of Antelope.
+def _written_by_callers() -> bool:
+    """Whether `trust=True` or `"trust": True` is written in a function, or a script, that is running.
 
-    Python passes `ml(trust=True)` and `ml(**{"trust": True})` alike; only the caller's code tells them apart.
+    Python passes `ml(trust=True)` and `ml(**{"trust": True})` alike; only the callers' text tells them apart.
     """
     frame = sys._getframe(1)
     while (above := frame.f_back) is not None:
@@ -51,7 +54,29 @@ def _in_callers(word: str) -> bool:
         code = frame.f_code
         if code.co_filename.startswith(_OURS):
             continue
-        for constant in (*code.co_names, *code.co_consts):
-            if constant == word or (isinstance(constant, tuple) and word in constant):
+        text = "".join(linecache.getlines(code.co_filename, frame.f_globals))
+        if text:
+            lines = {line for _, _, line in code.co_lines() if line is not None}
+            if not lines.isdisjoint(_lines_that_trust(text)):
                 return True
+        elif not {"trust", ("trust",)}.isdisjoint(code.co_consts):  # Of `python -c`.
+            return True
     return False
+
+
+def _lines_that_trust(text: str) -> Iterator[int]:
+    """The lines of a file of Python on which trust is set to true, as a keyword or in a dict."""
+    try:
+        nodes = list(ast.walk(ast.parse(text))) if "trust" in text else []
+    except (SyntaxError, ValueError):
+        return
+    for node in nodes:
+        said: list[tuple[object, ast.expr]] = []
+        if isinstance(node, ast.keyword):
+            said = [(node.arg, node.value)]
+        elif isinstance(node, ast.Dict):
+            keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
+            said = list(zip(keys, node.values, strict=True))
+        for key, value in said:
+            if key == "trust" and isinstance(value, ast.Constant) and value.value is True:
+                yield value.lineno

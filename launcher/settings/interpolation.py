@@ -85,8 +85,12 @@ def _leaves(value: object, path: Path) -> Iterator[tuple[Path, str]]:
 def _refused(settings: Settings, path: Path, raw: str) -> list[str]:
     """Why a file may not hold this `${...}`; empty if it may, or if it is the user's own."""
     key = ".".join(map(str, path))
-    if settings.trusts or not settings.from_file(key):
+    if settings.trusts or not (settings.from_file(key) or settings.from_text(key)):
         return []
+    of_others = "${" in _ENVIRONMENT.sub("", _REFERENCE.sub("", raw))
+    if not settings.from_file(key):
+        # A resolver is a function of whoever registered it; `eval` is a usual one.
+        return [_other_in_text(key, raw)] if of_others else []
     setting = schema().get(str(path[0]))
     names = setting is not None and setting.names_object
     # The name of a data set may be an address: a file could send a secret there.
@@ -96,12 +100,20 @@ def _refused(settings: Settings, path: Path, raw: str) -> list[str]:
             f"{settings.place(key)}{key}: a name in a file cannot be made of environment variables. Name it "
             "yourself, as a word, or add trust=true."
         ]
-    if "${" in _ENVIRONMENT.sub("", _REFERENCE.sub("", raw)):
+    if of_others:
         return [
             f"{settings.place(key)}{key}={raw:.60}: a file may hold ${{lr}}, for any setting, and "
             "${oc.env:NAME}, and no other ${...}. Write it as a word, or add trust=true."
         ]
     return []
+
+
+def _other_in_text(key: str, raw: str) -> str:
+    return (
+        f"{key}={raw!r:.60} is text in keywords, which may come from a file: it may hold ${{lr}}, for any "
+        f"setting, and ${{oc.env:NAME}}, and no other ${{...}}. Compute the value in Python, or write it as "
+        f"a word: ml('{key}=...')."
+    )
 
 
 def _length(values: dict[str, Any]) -> int:

@@ -140,7 +140,8 @@ def _may_call(name: str, key: str) -> bool:
     if not text_may_name(name, key):
         return False
     try:
-        return is_here(resolve(name, key))
+        # An environment's text is only looked up by the environment itself.
+        return key == "env" or is_here(resolve(name, key))
     except ConfigError:  # It means nothing, which the message of what looks it up says.
         return True
 

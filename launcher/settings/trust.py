@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ _ROOTS = {
     "aug": ("torchvision.transforms", "antelope.envs.augment"),
 }
 _IN_ARGUMENTS = (*_MODULES, "torch.optim")
+# Of a server or a device: no ids of environments.
+_ADDRESSES = re.compile(r"https?://|(cuda|cpu|mps|xpu):\d+$")
 _TIMM_CODE = ("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 # Arguments of a data set on the hub.
 _OF_HUB = ("revision", "name", "subset")
@@ -116,8 +119,12 @@ def known_value(value: str, key: str, argument: str) -> bool:
         return known_object(value, key) is not None
     if key in ("model", "encoder") and argument in _TIMM_CODE:
         return False
-    if key in ("env", "env_wrappers") and split(value)[0]:  # An environment may make another.
-        return _environment(value) is not None
+    # An environment may make another; gymnasium imports whatever precedes the colon.
+    if key in ("env", "env_wrappers") and ":" in value:
+        top = split(value)[0]
+        if _ADDRESSES.match(value):  # Unless a file here is called so.
+            return find_top(top) is None or _from_packages(top)
+        return bool(top) and _environment(value) is not None
     return True
 
 
@@ -234,9 +241,8 @@ def _from_installed(module: str) -> bool:
     if spec is None or spec.origin is None:
         return False
     found = Path(spec.origin).resolve()
-    if _is_here(
-        found
-    ):  # With a .dist-info beside it, where Python's path holds the working directory.
+    # With a .dist-info beside it, where Python's path holds the working directory.
+    if _is_here(found):
         return False
     return any(
         package.module == top and package.source.resolve() in (found, found.parent)
@@ -276,7 +282,10 @@ def _wrapper(name: str) -> Any:
         return None
     if home and not _lies_in(home, "gymnasium.wrappers"):
         return None
-    item = member("gymnasium.wrappers", last)
+    try:
+        item = member("gymnasium.wrappers", last)
+    except Exception as error:  # Gymnasium imports some late, because of what they depend on.
+        raise ConfigError(f"gymnasium.wrappers.{last} cannot be imported: {error}") from error
     return item if inspect.isclass(item) else None
 
 

@@ -157,6 +157,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.row(29)
 def test_a_fault_in_a_step_is_named_with_step_and_seed(name: str, how: str, quick: Any) -> None:
     env, message = FAULTS[name]
     began = time.monotonic()
@@ -210,6 +211,7 @@ def test_a_fault_comes_again_with_the_seed_and_step_it_was_reported_with(
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.row(29)
 def test_a_fault_in_reset(how: str, quick: Any) -> None:
     class Once(Diary):
         begun = 0
@@ -287,6 +289,7 @@ class TestDeath:
         ids=["exit", "kill", "sys.exit"],
     )
     @pytest.mark.parametrize("at", [1, 4])
+    @pytest.mark.row(30)
     def test_in_a_step(self, end: Any, message: str, at: int, quick: Any) -> None:
         parent = os.getpid()
 
@@ -349,6 +352,7 @@ class TestDeath:
         with pytest.raises(DataError, match=r"^make \(copy . of 2\) has lost its process"):
             quick(agent="Random", env=make)
 
+    @pytest.mark.row(30)
     def test_leaves_no_process_behind(self, quick: Any) -> None:
         before = multiprocessing.active_children()
         quick(agent="Random", env=Echo, num_envs=2, vectorization="async", train_steps=10)

@@ -18,6 +18,8 @@ import yaml
 from antelope import load, ml
 from antelope.launcher.ml import _main
 from antelope.launcher.settings import environment_names, names
+from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.lookup import unresolved
 from antelope.launcher.settings.plain_yaml import load_foreign
 from antelope.replay import ConfigError, DataError
 
@@ -75,6 +77,8 @@ PAYLOADS = {
     "a file after a name space": "env: 'ALE/../evil.py:W'",
     "a network that observes": "model: {_target_: Observer, backbone: 'evil.py:Net'}",
     "a dist-info beside it": "env: 'evil_package:Mine-v0'",
+    "an id whose module is no identifier": "env: {_target_: gymnasium.make, id: 'evil-mod:Mine-v0'}",
+    "a wrapper that is not installed": "env: CartPole-v1\nenv_wrappers: NumpyToTorch",
     "trust in itself": f"trust: true\nmodel: {SYSTEM}",
     "a tag": "model: !!python/object/apply:os.system ['touch ran']",
     "a folder above": "path: ../elsewhere",
@@ -102,7 +106,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for name in ("evil", "antelope_evil", "torch", "os"):
+    for name in ("evil", "evil-mod", "antelope_evil", "torch", "os"):
         Path(f"{name}.py").write_text(EVIL)
         if name not in ("torch", "os"):
             monkeypatch.delitem(sys.modules, name, raising=False)
@@ -247,7 +251,7 @@ def test_row_38_nor_do_texts_in_the_arguments_of_a_run_folder(
         rewrite(Path("run"), changed, given=[])
         assert _main(["resume", "run", "train_steps=4"]) == 2
         assert "evil" in capsys.readouterr().err
-        with pytest.raises(ConfigError, match="evil|TransformReward"):
+        with pytest.raises(ConfigError, match=r"evil|TransformReward"):
             load("run").play(1)
         assert not Path("ran").exists(), changed
 
@@ -330,3 +334,52 @@ def test_row_51_a_picture_of_400_megapixels_is_not_decoded() -> None:
         (folder / f"{number}.png").write_bytes(png)
     with pytest.raises(DataError, match=r"DecompressionBomb.*Shrink or remove it"):
         ml("dataset=pictures", "plot=false", "progress=false", "train_steps=1")
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("table", [False, True])
+def test_row_38_a_picture_runs_no_program(table: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin, Image
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: Path("ran").touch())
+    for number in range(8):
+        folder = Path(f"pictures/class{number % 2}")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (30 * number, 0, 0)).save(folder / f"{number}.png")
+    Image.new("RGB", (8, 8)).save("pictures/class0/0.png", "EPS")
+    if table:
+        datasets = pytest.importorskip("datasets")
+        files = sorted(str(path) for path in Path("pictures").rglob("*.png"))
+        columns = {"image": files, "label": [int("class1" in file) for file in files]}
+        data = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+        data.save_to_disk("table")
+    with pytest.raises(DataError, match="PostScript"):
+        ml("dataset=" + ("table" if table else "pictures"), "plot=false", "train_steps=1")
+    assert not Path("ran").exists()
+
+
+@pytest.mark.row(38)
+def test_row_38_text_in_keywords_calls_no_resolver() -> None:
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("eval", eval, replace=True)
+    text = '${eval:\'open("ran", "w")\'}'
+    try:
+        for settings in ({"experiment": text}, {"model": {"_target_": "MLP", "sizes": [text]}}):
+            with pytest.raises(ConfigError, match="text in keywords"):
+                ml(*QUIET, **settings)
+            assert not Path("ran").exists()
+        ml(*QUIET, "seed=${eval:1+1}", lr=0.1, experiment="${oc.env:NONE,of}_lr${lr}")
+        assert Path("runs/of_lr0.1").is_dir()
+    finally:
+        OmegaConf.clear_resolver("eval")
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("text", ["http://here:80/x", "https://here", "127.0.0.1:80", "cuda:0"])
+def test_row_38_an_address_is_no_module(text: str) -> None:
+    settings = compose([], {"env": {"_target_": "CartPole-v1", "render_mode": text}})
+    assert unresolved(settings) == []
+    if not text.startswith("127"):
+        preset(f"env: {{_target_: CartPole-v1, render_mode: '{text}'}}")
+        assert unresolved(compose(["task=mine"], {})) == []

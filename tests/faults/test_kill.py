@@ -281,6 +281,29 @@ def test_killed_while_blocks_of_a_replay_are_linked_and_written(
         kill_everywhere(server, tmp_path, settings, range(call, call + 1), torn=True)
 
 
+AVERAGED = {"ema": 0.9, "scheduler": "CosineAnnealingLR", "scheduler.T_max": 5}
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "data": {"model": "MLP", "train_steps": 6, "save_every": 2, "eval_every": 3, **AVERAGED},
+    "environment": {
+        **{"env": "CartPole-v1", "model": "DQN", "frame_stack": 3, "nstep": 3, "seed_steps": 20},
+        **{"train_steps": 80, "save_every": 20, "eval_episodes": 1, "batch_size": 8, **AVERAGED},
+    },
+}
+
+
+@pytest.mark.row(2)
+@pytest.mark.parametrize("precision", [32, "bf16"])
+@pytest.mark.parametrize("kind", EVERYTHING)
+def test_killed_with_frame_stacks_long_returns_averages_schedules_and_low_precision(
+    kind: str, precision: Any, server: Server, tmp_path: Path
+) -> None:
+    settings = {**EVERYTHING[kind], "precision": precision}
+    calls = count_calls(server, tmp_path, settings)
+    saves = [i + 1 for i, name in enumerate(calls) if name == "rename"]
+    for call in (saves[1] - 1, saves[1] + 1):  # The first save is there.
+        kill_everywhere(server, tmp_path, settings, range(call, call + 1), torn=True)
+
+
 def test_killed_between_two_tasks(server: Server, tmp_path: Path) -> None:
     settings = {"tasks": 5, "train_steps": 2, "save_every": 100}
     calls = count_calls(server, tmp_path, settings)

@@ -179,6 +179,7 @@ def test_a_sweep_runs_every_combination_in_its_own_directory(
     assert config["optim"] == {"_target_": "torch.optim.adam.Adam", "lr": 0.001}
 
 
+@pytest.mark.row(35)
 def test_a_failing_job_of_a_sweep_fails_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

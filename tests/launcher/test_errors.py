@@ -330,6 +330,9 @@ class NotFlattened(Linear):
         (Wide(64), ["expected output [2, 10]", "got [2, 5]"]),
     ],
 )
+@pytest.mark.row(18)
+@pytest.mark.row(20)
+@pytest.mark.row(21)
 def test_model_is_refused_with_what_it_needs(model: Any, says: list[str]) -> None:
     refused(model=model, says=says)
 
@@ -341,6 +344,7 @@ def test_line_of_a_constructor_in_the_running_script_is_shown(
     refused(model=Raises, says=["test_errors.py, line "])
 
 
+@pytest.mark.row(20)
 def test_unknown_argument_lists_the_constructor_s_parameters() -> None:
     lists = "It has: in_features, out_features, hidden."
     refused("model.hiden=3", model=Linear, says=["`model.hiden`", "Did you mean `hidden`?", lists])
@@ -439,6 +443,7 @@ class TwoLosses(Learns):
         (TwoLosses, ["TwoLosses.learn returned a tuple", "Return the loss tensor itself"]),
     ],
 )
+@pytest.mark.row(19)
 def test_loss_that_cannot_be_trained_on(model: type[nn.Module], says: list[str]) -> None:
     refused(model=model, says=says)
 
@@ -477,6 +482,7 @@ class Unlucky(Learns):
         return F.cross_entropy(self(batch.obs) * float("nan"), batch.label)
 
 
+@pytest.mark.row(17)
 def test_error_inside_learn_is_the_user_s_own_with_step_and_shapes(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="no such head") as raised:
         ml("model.step=3", model=Unlucky, **SHORT | {"train_steps": 9})
@@ -626,6 +632,8 @@ class ItemRaises(Declared):
         ((INPUTS.astype(complex), LABELS), ["not real numbers", "view_as_real"]),
     ],
 )
+@pytest.mark.row(22)
+@pytest.mark.row(25)
 def test_data_is_refused_with_what_is_wrong_in_it(dataset: Any, says: list[str]) -> None:
     refused(model=Linear, dataset=dataset, says=says, error=DataError)
 

@@ -75,6 +75,7 @@ class Fails(nn.Module):
         ({"model": Fails}, IndexError),
     ],
 )
+@pytest.mark.row(34)
 def test_random_streams_go_on_where_they_were(settings: Any, raises: Any) -> None:
     def seeded() -> tuple[Any, ...]:
         random.seed(7)
@@ -150,6 +151,7 @@ def test_composing_draws_nothing() -> None:
 
 
 @pytest.mark.parametrize("by_task", [False, True])
+@pytest.mark.row(34)
 def test_runs_in_several_threads_are_those_of_one(by_task: bool) -> None:
     x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 

@@ -34,6 +34,7 @@ def test_batch_sizes_add_up_and_fit(rows: int, batch_size: int) -> None:
 
 
 @given(**sizes)
+@pytest.mark.row(23)
 def test_no_batch_of_one_where_another_row_can_be_borrowed(rows: int, batch_size: int) -> None:
     if batch_size > 2 and rows > 1:
         assert min(batch_sizes(rows, batch_size)) >= 2

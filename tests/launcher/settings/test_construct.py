@@ -44,7 +44,7 @@ class TestConstruct:
     def test_a_missing_argument_says_what_can_be_inferred(self) -> None:
         text = construct_error(Parts, {}, {"in_features": 3, "spec": None})
         assert "Parts needs `width`, which was not given and cannot be inferred." in text
-        assert "Pass model.width=..., or ask for any of: in_features, spec." in text
+        assert "Pass model.width=..., or ask for any of: in_features=3, spec." in text
         with pytest.raises(
             ConfigError,
             match=r"were not given.*Pass model.in_features=... model.out_features=...\.$",
