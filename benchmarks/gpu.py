@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from antelope import ml
 from antelope.envs.env_world import EnvWorld
 from antelope.launcher.learn.learner import Learner
+from antelope.launcher.learn.watchdog import Watchdog
 from tests.accelerator.runs import (
     DATA,
     ENVIRONMENTS,
@@ -133,7 +134,7 @@ def waits(bench: Bench) -> None:
 def _waits_of(bench: Bench, settings: dict[str, Any]) -> tuple[float, list[str]]:
     found: list[str] = []
     calls = 0
-    step, check = Learner.step, Learner.check_losses
+    step, check = Learner.step, Watchdog.check_losses
 
     def watched(self: Learner, *args: Any) -> None:
         nonlocal calls
@@ -152,13 +153,13 @@ def _waits_of(bench: Bench, settings: dict[str, Any]) -> tuple[float, list[str]]
             if "synchroniz" in str(warning.message):
                 found.append(f"{Path(warning.filename).name}:{warning.lineno}")
 
-    def unwatched(self: Learner) -> None:
+    def unwatched(self: Watchdog) -> None:
         torch.cuda.set_sync_debug_mode("default")
         check(self)
 
     with (
         mock.patch.object(Learner, "step", watched),
-        mock.patch.object(Learner, "check_losses", unwatched),
+        mock.patch.object(Watchdog, "check_losses", unwatched),
         tempfile.TemporaryDirectory() as folder,
     ):
         start(str(bench.device), Path(folder), **settings)

@@ -13,14 +13,11 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from ..replay import CheckpointError, Space
+from ..replay.structure import LARGEST_OBS
 from .copies import Copies
 from .spaces import Codec, codec
 from .unseen import seen
 from .vector import Vector
-
-_LARGEST = (
-    2**32
-)  # Numbers in one observation: more is a mistake, or an attempt to exhaust the memory.
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def from_data(data: dict[str, Any]) -> gymnasium.Space[Any]:
     kind = data["kind"]
     if kind == "Box":
         dtype, shape = np.dtype(data["dtype"]), tuple(data["shape"])
-        if math.prod(shape) > _LARGEST:
+        if math.prod(shape) > LARGEST_OBS:
             raise CheckpointError(f"A space of shape {list(shape)} does not fit into memory.")
         low, high = (np.full(shape, data[end], dtype) for end in ("low", "high"))
         return spaces.Box(low, high, shape, dtype.type)

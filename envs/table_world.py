@@ -80,9 +80,8 @@ class TableWorld(OfData):
         # Without what is added later.
         self._rows, self._num_tasks, self._files = (len(train), len(test)), len(tasks), files
         action = spec.action
-        self._class_names = (
-            action.names if isinstance(action, Space) else None
-        )  # Without later ones.
+        # Without later ones.
+        self._class_names = action.names if isinstance(action, Space) else None
         # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
 

@@ -116,9 +116,8 @@ def _tried(plan: Plan) -> dict[str, Any]:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Python 3.12 warns of threads, which the copy does not use.
+        # Python 3.12 warns of threads, which the copy does not use.
+        warnings.simplefilter("ignore")
         child = os.fork()
     if child == 0:
         os.close(read)

@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,16 +48,7 @@ class Launcher:
             NotSaved: After `save_patience` checkpoints in a row that could not be written.
             KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
         """
-        from .settings.compose import compose
-
-        composed = compose(overrides, settings)
-
-        def work() -> Run:
-            from .train import train
-
-            return train(composed)
-
-        return plainly(composed, work)
+        return _train(overrides, settings)
 
     def tasks(self, *overrides: str, **settings: object) -> Tasks:
         """Train a model task by task: `for task in ml.tasks(dataset="MNIST", tasks=5): task.learn()`.
@@ -82,6 +74,24 @@ class Launcher:
 
 
 ml = Launcher()
+
+
+def _train(words: Sequence[str], settings: Mapping[str, object], *, console: bool = False) -> Run:
+    """Train a model; the console itself says how to continue an interrupted run, with the words for it."""
+    from .settings.compose import compose
+
+    composed = compose(words, settings)
+
+    def work() -> Run:
+        from .train import train
+
+        return train(composed)
+
+    return plainly(composed, work, advise=not console)
+
+
+def _train_words(*words: str) -> Run:
+    return _train(words, {}, console=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -131,9 +141,9 @@ def _main(words: list[str]) -> int:
         if (run := command(words)) is not None:
             return run() or 0
         if asks_for_sweep(words):
-            sweep(words, ml)
+            sweep(words, _train_words)
         else:
-            ml(*words)
+            _train_words(*words)
         return 0
     except (ConfigError, Diverged, NotSaved) as error:
         if _wants_debug(words):

@@ -244,7 +244,7 @@ class OpenRun:
                 supervisor.journal.expect(session.num_tasks)
             if task < session.progress.task:  # It was learnt before the resume.
                 session.fill(task)
-                supervisor.status = "finished"
+                supervisor.ending.status = "finished"
                 return task
             self._learn_added(task, expected=expected)
             self.finish()

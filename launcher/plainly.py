@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def plainly(settings: Settings, work: Callable[[], T]) -> T:
+def plainly(settings: Settings, work: Callable[[], T], *, advise: bool = True) -> T:
     """Run `work`, then restore the process, including imports' side effects.
 
     Configuration errors are raised without our own frames, unless the user's code is involved or `debug` is
@@ -25,6 +25,7 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
     Args:
         settings: Say which preset an error names, and whether to debug.
         work: Its result is returned.
+        advise: Whether to say how to continue an interrupted run.
 
     Raises:
         ConfigError: Naming the preset, if there is one.
@@ -45,7 +46,7 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
             raise
         raise error.with_traceback(None) from None
     except Interrupted as error:
-        if error.resumable:
+        if advise and error.resumable:
             print("Continue it with the same call and resume=true.", file=sys.stderr)
         # A thread ends by SystemExit without a word, and by KeyboardInterrupt with a traceback.
         in_main = threading.current_thread() is threading.main_thread()

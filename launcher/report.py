@@ -98,7 +98,7 @@ class Report:
         still = learner.unmoved.begun and not learner.optimised
         if still and (problem := learner.unmoved.problem()):
             yield problem
-        if learner.left_out is not None and (count := learner.left_out.count):
+        if learner.skipped is not None and (count := learner.skipped.count):
             yield f"on_nan=skip left out {count:,} update{'s' * (count > 1)}."
         if learner.own is not None and learner.optimised:
             learner.own.warn_of_schedulers()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from ..envs.fingerprint import is_whole
-from ..envs.world import World
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
 from .assemble import Assembly, assemble
@@ -20,34 +17,22 @@ from .assembly.schedule import build_schedule, duration_of, total_steps
 from .last_predictions import LastPredictions
 from .learn.actor import Actor
 from .learn.callbacks import build_callbacks
-from .learn.evaluate import Evaluator
-from .learn.finite import bad_statistics
-from .learn.measures import build_measures, build_watched
+from .learn.measures import build_evaluator, build_watched
 from .learn.rest import Rest
 from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
 from .record.csv_file import Row
-from .record.directory import check_place
+from .record.directory import check_place, run_path
 from .record.log import Log
 from .record.offline import check_path
-from .record.pictures import build_pictures
+from .record.pictures import draws_data
 from .record.progress import Progress
-from .record.resumption import (
-    MODULES,
-    Changes,
-    accept_data,
-    config_text,
-    other_data,
-    parts_to_restart,
-    refusal,
-    saved_device,
-)
-from .record.spared import Spared
+from .record.resumption import Resumption, config_text, saved_device
 from .record.spec_state import spec_state
 from .record.state import check_object, load_object_state, object_state
 from .record.trackers import missing
-from .record.validation import check_parts, check_structure
+from .record.validation import check_parts
 from .report import Report
 from .settings.plan import Plan
 from .settings.schema import that_count
@@ -95,9 +80,19 @@ class Session:
         self.plain, acts = parts.plain, world.acts and not replay.offline
         observe, as_stored = parts.plain.observe, parts.plain.as_stored
         self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
-        predictions = LastPredictions(world.spec, told=world.told) if _draws(plan, world) else None
-        poll = workplace.signals.poll
-        evaluate = _evaluator(parts, path, self.console, predictions, poll)
+        drawn = draws_data(plan, world)
+        predictions = LastPredictions(world.spec, told=world.told) if drawn else None
+        evaluate = build_evaluator(
+            plan,
+            world,
+            learner,
+            parts.own,
+            transform=parts.plain,
+            path=path,
+            console=self.console,
+            predictions=predictions,
+            poll=workplace.signals.poll,
+        )
         self.scoring = Scoring(
             world,
             learner,
@@ -123,7 +118,6 @@ class Session:
             predictions=predictions,
         )
         self._opened = opened
-        self._other_data: list[str] = []
         # What a resumed run needs from its checkpoint once the current task's data is passed again.
         self._awaited: dict[str, Any] | None = None
 
@@ -209,7 +203,7 @@ class Session:
             Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
-        logged = self.log.take(finite=self.learner.left_out is not None)
+        logged = self.log.take(finite=self.learner.skipped is not None)
         self.check_finite(logged)
         values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
         if not values:
@@ -303,43 +297,36 @@ class Session:
         Raises:
             Diverged: Naming what is not finite.
         """
-        self.learner.check(row, closely=closely)
-        if (found := bad_statistics(self.world.normalizer)) is not None:
-            raise self.learner.diverged(found)
+        self.learner.check(row, closely=closely, normalizer=self.world.normalizer)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the checkpoint left off, and report what is different now.
 
         Args:
-            state: What `state_dict` returned.
+            state: What `state_dict` returned; of any other origin, `check_structure` must have accepted it.
 
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
-        check_structure(state)
-        changes = self._check_changes(state)
+        resumption = Resumption(state, self.plan, self.world, self.replay, self.console)
         self._check(state)
-        if self._other_data:
-            state = accept_data(state, self.replay)
+        state = resumption.state
         for known in state.get("later", ()):
             self.world.growing().expect(known)
             self.grow()
             self._awaited = {"replay": state["replay"], "random": state["random"]}
         progress = self.progress
         progress.load_state_dict(state["progress"])
-        restarted = parts_to_restart(state["settings"], self.plan)
         before, now = saved_device(state), self.learner.device
         with moving(before, now) as move:
-            self.learner.load_state_dict(state["learner"], but=restarted)
+            self.learner.load_state_dict(state["learner"], but=resumption.restarted)
             load_object_state(self._augmentation, state["augmentation"])
         # Only now: weights that do not fit say more than the names of two classes.
-        if (error := refusal(changes.refused(), [])) is not None:
-            raise error
-        if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changes.roots:
-            # The optimiser loaded the previous values with its state.
+        resumption.check_modules()
+        if resumption.new_rates:
             self.learner.reset_hyperparameters()
         self.console.note(f"Resumed at step {progress.step}.")
-        self._say_changes(changes, state)
+        self.plan, self.earlier = resumption.accept(progress.step)
         self._load_world(state)
         self.log.load_state_dict(state["log"])
         self.callbacks.load_state_dict(state.get("callbacks", {}))
@@ -365,44 +352,6 @@ class Session:
         tasks = len(self.world.tasks) + len(state.get("later", ()))
         check_parts(state, here, tasks=tasks)
         check_object(self._augmentation, state["augmentation"])
-
-    def _check_changes(self, state: dict[str, Any]) -> Changes:
-        """Compare the settings and the data with those of a checkpoint.
-
-        Raises:
-            ConfigError: For what must not change, unless `override` names it. Modules are checked later.
-        """
-        words = other_data(state, self.world, self.replay)
-        same = words == [] and is_whole(self.world.fingerprint)
-        changes = Changes(state["settings"], self.plan, same_data=same)
-        found, wrong = changes.refused(), None if changes.allows_data else words
-        if wrong or any(change.root not in MODULES for change in found):
-            error = refusal(found, wrong or [])
-            assert error is not None
-            raise error
-        if words is None:
-            self.console.note(
-                "The checkpoint, of an earlier version, does not say what its data was; whether it is the "
-                "same is not known."
-            )
-        self._other_data = words or []
-        return changes
-
-    def _say_changes(self, changes: Changes, state: dict[str, Any]) -> None:
-        """Tell what is different now, and note what config.yaml then has to say."""
-        for line in (*changes, *(f"data: {words}" for words in self._other_data)):
-            self.console.problem(f"Changed since the checkpoint: {line}")
-        for name in changes.needless:
-            self.console.note(f"override={name}: `{name}` is as it was in the checkpoint.")
-        self.earlier = list(state.get("earlier", ()))
-        if used := {change.key: change.was for change in changes}:
-            self.earlier.append({"step": self.progress.step, "used": used})
-        for change in changes.without_effect:
-            if change.root in self.plan.given:
-                self.console.problem(
-                    f"`{change.key}` has no effect on a resumed run, which began with {change.was}."
-                )
-            self.plan = self.plan.decided(**{change.root: change.was})
 
     def _load_world(self, state: dict[str, Any]) -> None:
         """Restore the world and the replay, in the middle of a task or between two."""
@@ -510,54 +459,3 @@ class Session:
     def newest_loss(self) -> Tensor | float | None:
         """The last loss since the newest row, on the run's device."""
         return self.log.last("loss")
-
-
-def _draws(plan: Plan, world: World) -> bool:
-    """Whether the last predictions are drawn."""
-    return plan.plot and world.labelled
-
-
-def _evaluator(
-    parts: Assembly,
-    path: Path,
-    console: Console,
-    predictions: LastPredictions | None,
-    poll: Callable[[], None],
-) -> Evaluator:
-    """Build what scores the tasks, and draws the samples of a generative model."""
-    plan = parts.plan
-    samples = build_pictures(plan, parts.world, path)
-    draw = None if samples is None else Spared(samples, "No pictures of samples", console.problem)
-    world, learner = parts.world, parts.learner
-    own, by_itself = build_measures(plan, world, parts.own, learner.strategies, learner.device)
-    return Evaluator(
-        world,
-        learner,
-        transform=parts.plain,
-        episodes=plan.eval_episodes,
-        rows=plan.eval_rows,
-        seed=plan.seed,
-        folder=path / "videos",
-        draw=draw,
-        show=console.evaluating,
-        poll=poll,
-        own=own,
-        by_itself=by_itself,
-        watch=predictions,
-    )
-
-
-def run_path(plan: Plan, world: World | None = None) -> Path:
-    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed.
-
-    Args:
-        world: None: not known yet, so that the last folders of the default path are missing.
-    """
-    if plan.path is not None:
-        return Path(plan.path).absolute()
-    if world is None:
-        return Path("runs", plan.experiment).absolute()
-    names = (plan.model.short_name, world.name, str(plan.seed))
-    # Names may contain slashes, such as `ALE/Pong-v5`.
-    safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
-    return Path("runs", plan.experiment, *safe).absolute()

@@ -21,7 +21,7 @@ import torch
 from .blocks import SavedColumn, SavedColumns, parts_of
 from .errors import CheckpointError
 from .files import new_folder
-from .manifest import check_file, check_name, read_json, read_manifest
+from .manifest import check_name, open_checked, read_json, read_manifest
 
 _NAME, _MANIFEST = "replay.json", "manifest.json"
 _FORMAT = "antelope-replay-1"
@@ -59,7 +59,8 @@ def load(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_manifest(folder, formats=[_FORMAT])
         for name in manifest.sha256:
-            check_file(folder, name, manifest, largest=2**62)  # Only mapped: may exceed the memory.
+            # Only mapped: it may exceed the memory.
+            open_checked(folder, name, manifest, largest=2**62).close()
         name = _NAME
         state: dict[str, Any] = _read(read_json(folder / _NAME), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial")
-_NO_LINKS = getattr(
-    os, "O_NOFOLLOW", 0
-)  # Windows has none, and makes no links without a privilege.
+# Windows has none, and makes no links without a privilege.
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager

@@ -115,8 +115,10 @@ def open_regular(
     return file
 
 
-def check_file(folder: Path, name: str, manifest: Manifest, *, largest: int | None = None) -> None:
-    """Check that a file that the manifest names is there, whole and as it was written.
+def open_checked(
+    folder: Path, name: str, manifest: Manifest, *, largest: int | None = None
+) -> BufferedReader:
+    """Open a file that the manifest names, once it is known to be whole and as it was written.
 
     Args:
         largest: As for `open_regular`.
@@ -125,10 +127,15 @@ def check_file(folder: Path, name: str, manifest: Manifest, *, largest: int | No
         OSError: It cannot be read, or is not a regular file.
         ValueError: It differs from what the manifest says. The message continues the file's name.
     """
-    with open_regular(folder / name, size=manifest.size.get(name), largest=largest) as file:
-        whole = hashlib.file_digest(file, "sha256")
-        if whole.hexdigest() != manifest.sha256[name]:
+    file = open_regular(folder / name, size=manifest.size.get(name), largest=largest)
+    try:
+        if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256[name]:
             raise ValueError("does not match its SHA-256")
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def read_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:

@@ -20,6 +20,8 @@ from .errors import CheckpointError
 
 Foreign: TypeAlias = Any
 """Data of unknown origin, before it is checked."""
+LARGEST_OBS = 2**32
+"""Numbers in one observation: more are a mistake, or an attempt to exhaust the memory."""
 Form = Callable[[Foreign, str], None]
 """Checks a value; its second argument is the value's path, for the message. Raises `CheckpointError`."""
 

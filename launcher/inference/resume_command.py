@@ -28,5 +28,5 @@ def resume_command(words: list[str]) -> int:
 
         train(settings)
 
-    plainly(settings, work)
+    plainly(settings, work, advise=False)
     return 0

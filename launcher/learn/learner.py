@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 from weakref import WeakMethod
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from ...agents.blocks.dicts import about_dicts
-from ...agents.blocks.ids import about_integers
-from ...agents.calling import about_own_call
 from ...agents.learn_method import learn_method
-from ...replay import Batch, CheckpointError, ConfigError, Diverged, Replay
-from ...replay.batch import describe
-from ...replay.devices import about_devices
+from ...replay import CheckpointError, ConfigError, Diverged, Normalizer, Replay
 from ..assembly.model import Model, widened
 from ..assembly.optimisation import Average, Scaler
-from ..record.log import Log, as_floats
+from ..record.log import Log
 from ..record.state import (
     Constructed,
     attribute_state,
@@ -32,23 +26,19 @@ from ..record.state import (
 )
 from ..record.state.growth import begin_again, begin_task, grown, layout, moved_along
 from ..record.state.weights import load_weights
-from .finite import Finiteness, Found, bad_loss
-from .left_out import LeftOut
 from .meeting import Meetings
-from .nan import word_for
-from .out_of_memory import about_memory
 from .own_optimizer import OwnOptimizers
 from .schedulers import Scheduler
+from .skipped_updates import SkippedUpdates
+from .step_errors import about_step, wrong_loss
 from .strategies import Strategies
 from .unmoved import Unmoved
 from .unreached import Unreached
 from .updates import Updates
+from .watchdog import Watchdog
 
-# On a GPU losses are checked many at once, so that few steps wait for the device.
-_CHECK_EVERY = {"cpu": 1}
-_CHECK_EVERY_ELSEWHERE = 50
 # Not rolled back: what counts steps, and gradients that wait for an update.
-_GOES_ON = ("scheduler", "pending", "gradients", "left_out", "unreached", "lr")
+_GOES_ON = ("scheduler", "pending", "gradients", "skipped_updates", "unreached", "lr")
 
 
 class Learner:
@@ -69,14 +59,14 @@ class Learner:
         supervised: Whether batches have labels, which train a module without `learn`.
         loss: Trains such a module instead of the usual loss, `loss(output, label)`; or None.
         strategies: Continual-learning strategies, which take part in every step; or None.
-        skip_nan: Whether to leave out updates by losses and gradients that are not finite, instead of
+        skip_nan: Whether to skip updates by losses and gradients that are not finite, instead of
             raising Diverged.
         tasks: Number of tasks. With several, a loss may reach some parameters only in a later task.
 
     Attributes:
         loss: What `loss=` named; None: the usual loss.
         updates: Turns losses into new weights.
-        finiteness: Finds weights, and what trains them, that are NaN or infinite.
+        watchdog: Notices losses, weights, and what trains them, that are NaN or infinite.
         unreached: Warns of parameters that no loss reaches.
         unmoved: Reports a module that should have updated itself, and did not.
         steps: Learning steps so far.
@@ -110,7 +100,7 @@ class Learner:
         # Tested once per step: calling the hooks of no strategies would cost a microsecond each.
         self._strategic = strategies.active
         self._learn = strategies.loss if self._strategic and learn is not None else learn
-        self.left_out = LeftOut(agent, own) if skip_nan else None
+        self.skipped = SkippedUpdates(agent, own) if skip_nan else None
         self.updates = Updates(
             agent,
             optimizer=optimizer,
@@ -121,12 +111,11 @@ class Learner:
             average=average,
             scaler=Scaler(device.type) if model.scales_losses else None,
             strategies=strategies,
-            left_out=self.left_out,
+            skipped=self.skipped,
         )
         self.scheduler, self.average = scheduler, average
         self.parameters = parameters = self.updates.parameters
-        self.finiteness = Finiteness(self.updates)
-        self._finite_until = 0  # The last learning step at which everything was finite.
+        self.watchdog = Watchdog(self.updates, device.type)
         # A reference cycle would keep a dropped run's memory until Python's cycle collector runs, which
         # tens of runs may precede.
         changed = WeakMethod(self._changed)
@@ -139,8 +128,6 @@ class Learner:
         waits = not self._strategic and learn is not None
         self.unreached = Unreached(agent, waits=waits, forever=tasks > 1)
         self.unmoved = Unmoved(agent)
-        self._unchecked: list[tuple[int, Tensor | float]] = []  # Steps and their losses.
-        self._check_every = _CHECK_EVERY.get(device.type, _CHECK_EVERY_ELSEWHERE)
 
     def _changed(self, new: list[str]) -> None:
         """React to changed parameters of the model; those named in `new` are trained from now on."""
@@ -178,13 +165,12 @@ class Learner:
         self.steps += 1
         if not self.unmoved.begun:
             self.unmoved.begin()
-            self.finiteness.begin()
-            self._finite_until = self.steps - 1
-        own, left_out = self.own, self.left_out
+            self.watchdog.begin(self.steps)
+        own, skipped = self.own, self.skipped
         if own is not None:
             own.stepped = False
-        if left_out is not None:
-            left_out.begin()
+        if skipped is not None:
+            skipped.begin()
         try:
             if not self._meetings.over:
                 learn = self._meetings.watched(learn, first=self.steps == 1)
@@ -194,26 +180,26 @@ class Learner:
                 with self.autocast():
                     loss = learn(replay, log)
             if loss is None:
-                self._watch(log.last("loss"))
+                self.watchdog.loss(self.steps, log.last("loss"))
             else:
                 if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad):
-                    raise ConfigError(_wrong_loss(self.agent, loss))
+                    raise ConfigError(wrong_loss(self.agent, loss))
                 detached = loss.detach()
-                self._watch(detached)
-                if left_out is not None:
-                    left_out.look_at_loss(detached)
+                self.watchdog.loss(self.steps, detached)
+                if skipped is not None:
+                    skipped.look_at_loss(detached)
                 if own is not None:
                     self.updates.use_held(own.stepping())
                 self.updates.by(loss)
             if self.unreached.waiting:
                 self.unreached.look()
-            left = left_out is not None and left_out.end(self.steps)
+            was_skipped = skipped is not None and skipped.end(self.steps)
             if self._strategic:
-                self.strategies.after_step(replay, left_out=left)
+                self.strategies.after_step(replay, skipped=was_skipped)
             if loss is not None and self.scheduler is not None:
                 self.scheduler.learned(replay)
         except Diverged as error:
-            error.lr = self._newest_lr
+            error.lr = self.watchdog.lr
             raise
         except ConfigError:
             raise
@@ -225,87 +211,35 @@ class Learner:
 
     def _explain(self, error: Exception, replay: Replay) -> None:
         """Add a note to an error: the learning step that failed, and its batch."""
-        batch = _last_batch(error)
-        sizes = {"batch_size": replay.batch_size, "accumulate": self.updates.accumulate}
-        met = f" Batch: {describe(batch)}." if batch is not None else ""
-        error.add_note(
-            f"In {type(self.agent).__name__}.{self.traits.learns_by}, learning step {self.steps}.{met}"
-            f"{about_devices(error)}{about_dicts(error, self.spec.obs)}"
-            f"{about_integers(error, self.spec.obs)}{about_own_call(self.agent, error)}"
-            f"{about_memory(error, **sizes)}"
+        note = about_step(
+            error,
+            self.agent,
+            self.spec,
+            method=self.traits.learns_by,
+            step=self.steps,
+            batch_size=replay.batch_size,
+            accumulate=self.updates.accumulate,
         )
+        error.add_note(note)
 
-    def _watch(self, loss: Tensor | float | None) -> None:
-        """Check that a loss is finite; on a GPU only every 50 steps, since each check waits for it."""
-        if (
-            loss is None
-            or self.left_out is not None
-            or (self._check_every == 1 and math.isfinite(loss))
-        ):
-            return
-        self._unchecked.append((self.steps, loss))
-        if len(self._unchecked) >= self._check_every:
-            self.check_losses()
-
-    def check_losses(self) -> None:
-        """Check the losses since the last check.
-
-        Raises:
-            Diverged: Naming the first step whose loss was not finite, and the first weight that is not.
-        """
-        losses, self._unchecked = self._unchecked, []
-        values = as_floats([loss for _, loss in losses])
-        for (step, _), value in zip(losses, values, strict=True):
-            if not math.isfinite(value):
-                what = f"The loss became {word_for(value)} at learning step {step}{self._at_lr}"
-                if (found := self.finiteness.first(closely=True)) is None:
-                    raise Diverged(
-                        f"{what}; all weights and buffers are finite.",
-                        tensor="loss",
-                        lr=self._newest_lr,
-                    )
-                raise Diverged(f"{what}: {found}.", tensor=found.name, lr=self._newest_lr)
-
-    def check(self, row: Mapping[str, float] | None = None, *, closely: bool = False) -> None:
+    def check(
+        self,
+        row: Mapping[str, float] | None = None,
+        *,
+        closely: bool = False,
+        normalizer: Normalizer | None = None,
+    ) -> None:
         """Check that losses, weights and buffers are finite; on a GPU, waits for it.
 
         Args:
             row: What was logged since the last row.
             closely: Also check averages, waiting gradients, and the optimisers' states.
+            normalizer: An environment's running statistics, to be checked as well.
 
         Raises:
             Diverged: Naming the first that is not.
         """
-        self.check_losses()
-        found = self.finiteness.first(closely=closely)
-        if found is None and row is not None:
-            found = bad_loss(row)
-        if found is not None:
-            raise self.diverged(found)
-        self._finite_until = self.steps
-
-    def diverged(self, found: Found) -> Diverged:
-        """The error for what is not finite at this step."""
-        first, last = self._finite_until + 1, self.steps
-        when = f"in learning steps {first} to {last}"
-        if first >= last:
-            when = f"at learning step {last}"
-        what = f"The {found.what} `{found.name}` became {found.word} {when}{self._at_lr}."
-        if self.left_out is not None:
-            what += " on_nan=skip could not leave out the update that did it."
-        return Diverged(what, tensor=found.name, lr=self._newest_lr)
-
-    @property
-    def _at_lr(self) -> str:
-        lr = self._newest_lr
-        return "" if lr is None else f" (lr={lr:.3g})"
-
-    @property
-    def _newest_lr(self) -> float | None:
-        """The learning rate of the last update, by the run's optimiser or one that the module steps."""
-        if self.lr is not None or self.own is None or self.own.only is None:
-            return self.lr
-        return float(self.own.only.param_groups[0]["lr"])
+        self.watchdog.check(self.steps, row, closely=closely, normalizer=normalizer)
 
     def flush(self, replay: Replay) -> None:
         """Update by the gradients left over from a task's last learning steps."""
@@ -395,8 +329,8 @@ class Learner:
         }
         if self._strategic:
             state["strategies"] = self.strategies.state_dict()
-        if self.left_out is not None:
-            state["left_out"] = self.left_out.count
+        if self.skipped is not None:
+            state["skipped_updates"] = self.skipped.count
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
@@ -426,8 +360,8 @@ class Learner:
         self.updates.load_state_dict(state, but=but)
         if self._strategic and "strategies" in state:
             self.strategies.load_state_dict(state["strategies"])
-        if self.left_out is not None:
-            self.left_out.count = state.get("left_out", 0)
+        if self.skipped is not None:
+            self.skipped.count = state.get("skipped_updates", 0)
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Return to an earlier state of the same task; steps and the schedule of the learning rate go on.
@@ -442,10 +376,10 @@ class Learner:
         known = {"steps": self.steps, "optimised": self.optimised}
         earlier = {name: part for name, part in state.items() if name not in _GOES_ON}
         self.load_state_dict({**earlier, **known})
-        if self.optimizer is not None:  # Whose groups are others now.
+        if self.optimizer is not None:  # Loading has replaced its groups.
             for group, before in zip(self.optimizer.param_groups, options, strict=False):
                 group.update(before)
-        self._finite_until = self.steps
+        self.watchdog.is_finite(self.steps)
 
     def _check(self, state: Mapping[str, Any], but: Collection[str]) -> None:
         """Check a state against the model, the optimiser and the strategies, none of which is changed.
@@ -476,33 +410,3 @@ class Learner:
                 load_attribute_state(self.agent, state["attributes"], classes=classes)
             except Exception as second:
                 raise error from second
-
-
-def _wrong_loss(agent: nn.Module, loss: Any) -> str:
-    name = type(agent).__name__
-    if not isinstance(loss, Tensor):
-        return (
-            f"{name}.learn returned a {type(loss).__name__} ({loss!r:.40}). Return the loss tensor "
-            "itself, or None when the model has updated itself."
-        )
-    if loss.dim() != 0:
-        return (
-            f"{name}.learn returned a tensor of shape {list(loss.shape)}. Return a scalar loss: "
-            "its mean(), for example."
-        )
-    return (
-        f"{name}.learn returned a loss without a graph: nothing to back-propagate. It was detached, "
-        "computed under no_grad, or made of no parameter that is trained. Return None when the model "
-        "has updated itself."
-    )
-
-
-def _last_batch(error: BaseException) -> Batch | None:
-    """The batch that the failing code was using, found among its local variables; or None."""
-    found, traceback = None, error.__traceback__
-    while traceback is not None:
-        for value in traceback.tb_frame.f_locals.values():
-            if isinstance(value, Batch):
-                found = value
-        traceback = traceback.tb_next
-    return found

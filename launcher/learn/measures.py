@@ -1,29 +1,80 @@
-"""What a run measures beside the built-in metrics, built from its plan and tried before training."""
+"""What scores the tasks of a run, with its own metrics, built from its plan and tried before training."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from ...agents.traits import hook
 from ...envs.finals import metric as of_info
+from ...envs.transform import Transform
 from ...envs.world import World
 from ...replay import ConfigError
 from ...replay.suggestions import did_you_mean
 from ..assembly.infer import inferred
 from ..metrics import metrics_of
+from ..record.console import Console
+from ..record.pictures import build_pictures
+from ..record.spared import Spared
 from ..settings.plan import Plan
 from ..settings.warn import warn_caller
-from .evaluate import Evaluator
+from .evaluate import Evaluator, Watch
+from .learner import Learner
 from .own_evaluation import OwnEvaluation, own_evaluation
 from .own_metrics import OwnMetrics, build_own_metrics
 from .stopping import Watched
 from .strategies import Strategies
 
 
-def build_measures(
+def build_evaluator(
+    plan: Plan,
+    world: World,
+    learner: Learner,
+    module: nn.Module,
+    *,
+    transform: Transform,
+    path: Path,
+    console: Console,
+    predictions: Watch | None,
+    poll: Callable[[], None],
+) -> Evaluator:
+    """Build what scores the tasks, and draws the samples of a generative model.
+
+    Args:
+        module: The user's module.
+        transform: From stored rows to batches, without augmentation.
+        path: The run directory.
+        console: Shows how far an evaluation is.
+        predictions: Collects those of whole evaluations, to draw them.
+        poll: Called between batches, and may raise to leave the evaluation.
+
+    Raises:
+        ConfigError: For metrics that cannot be constructed, or have no labels to measure.
+    """
+    samples = build_pictures(plan, world, path)
+    draw = None if samples is None else Spared(samples, "No pictures of samples", console.problem)
+    own, by_itself = _build_measures(plan, world, module, learner.strategies, learner.device)
+    return Evaluator(
+        world,
+        learner,
+        transform=transform,
+        episodes=plan.eval_episodes,
+        rows=plan.eval_rows,
+        seed=plan.seed,
+        folder=path / "videos",
+        draw=draw,
+        show=console.evaluating,
+        poll=poll,
+        own=own,
+        by_itself=by_itself,
+        watch=predictions,
+    )
+
+
+def _build_measures(
     plan: Plan, world: World, module: nn.Module, strategies: Strategies, device: torch.device
 ) -> tuple[OwnMetrics, OwnEvaluation | None]:
     """The metrics that the plan names, and the module's own evaluation, if it has one.

@@ -199,13 +199,13 @@ class Strategies:
         for _, method in self._hooks["after_backward"]:
             method(self.agent)
 
-    def after_step(self, replay: Replay, *, left_out: bool = False) -> None:
+    def after_step(self, replay: Replay, *, skipped: bool = False) -> None:
         """End a learning step, and its epoch if that is over too.
 
         Args:
-            left_out: Whether its update was left out: then no strategy remembers its batch.
+            skipped: Whether its update was skipped: then no strategy remembers its batch.
         """
-        if left_out:
+        if skipped:
             self.context.stepped()
         else:
             self.stepped(replay.batch)

@@ -15,10 +15,10 @@ from ...replay.structure import misfit
 from ..assembly.optimisation import Average, Scaler, left_out
 from ..record.state import check_optimizer, load_optimizer_fields, load_part, optimizer_fields
 from ..record.state.held import held_names, hold
-from .left_out import LeftOut
 from .own_optimizer import OwnOptimizers
 from .parameters import Parameters, in_words
 from .schedulers import Scheduler
+from .skipped_updates import SkippedUpdates
 from .strategies import Strategies
 
 
@@ -35,7 +35,7 @@ class Updates:
         average: Moving average of the weights, used to evaluate; or None.
         scaler: Scales losses in float16; None in any other arithmetic.
         strategies: May change gradients before an update, and read weights after it.
-        left_out: Leaves out updates that are not finite (`on_nan=skip`); None: none are.
+        skipped: Skips updates that are not finite (`on_nan=skip`); None: none are.
 
     Attributes:
         optimizer: The optimiser that steps now.
@@ -55,12 +55,12 @@ class Updates:
         average: Average | None,
         scaler: Scaler | None,
         strategies: Strategies,
-        left_out: LeftOut | None = None,
+        skipped: SkippedUpdates | None = None,
     ):
         self.agent, self.own, self.scheduler, self.average = agent, own, scheduler, average
         self.clip_grad, self.accumulate, self.scaler = clip_grad, accumulate, scaler
         self.strategies, self._strategic = strategies, strategies.active
-        self.left_out = left_out
+        self.skipped = skipped
         self.parameters = Parameters(agent, average=average)
         self.optimised = False
         self._pending = 0  # Losses whose gradients wait for an update.
@@ -125,7 +125,7 @@ class Updates:
             if "backward through the graph a second time" not in str(error):
                 raise
             raise ConfigError(_SECOND_BACKWARD.format(type(self.agent).__name__)) from error
-        if self.left_out is not None and self._refused(self.left_out):
+        if self.skipped is not None and self._skips(self.skipped):
             return
         if accumulate > 1 and not self._pending:
             reached = (p for p in self.parameters.trained if p.grad is not None)
@@ -137,9 +137,9 @@ class Updates:
             self.optimised = True
             self._warn_of_left_out(optimizer)
 
-    def _refused(self, left_out: LeftOut) -> bool:
-        """Whether a loss is left out, with the gradients that wait for the same update."""
-        if not left_out.refuses(self.parameters.trained, scaled=self.scaler is not None):
+    def _skips(self, skipped: SkippedUpdates) -> bool:
+        """Whether a loss is skipped, with the gradients that wait for the same update."""
+        if not skipped.refuses(self.parameters.trained, scaled=self.scaler is not None):
             return False
         self._pending = 0
         if self.scheduler is not None:
@@ -171,8 +171,8 @@ class Updates:
             self.scheduler.updated()
         if self.average is not None:
             self.average.update()
-        if self.left_out is not None:
-            self.left_out.updated()
+        if self.skipped is not None:
+            self.skipped.updated()
 
     def flush(self) -> bool:
         """Update by the gradients left over from a task's last losses.

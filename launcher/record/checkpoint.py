@@ -36,7 +36,8 @@ _IN_BLOCKS = [FORMAT]  # With the sizes of files, and replays in blocks.
 _KNOWN = ("antelope-checkpoint-1", "antelope-checkpoint-2", FORMAT)
 KEEP = 3  # A damaged newest checkpoint leaves two to fall back to.
 MODEL = "model.safetensors"
-_FILES = ("tensors.safetensors", "state.json")
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
+_FILES = (_TENSORS, _STATE)
 _FORMATS = re.compile("antelope-checkpoint-([0-9]{1,9})")
 _NUMBER = re.compile("[0-9]{6,18}")  # The name of a checkpoint's folder.
 
@@ -180,8 +181,8 @@ def write(
         own = {name: entry_of(value) for name, value in model.items()}
         files[MODEL] = write_tensors(path / MODEL, own, {"format": "pt"})
     tensors = {name: entry_of(value) for name, value in packed.values.items()}
-    files["tensors.safetensors"] = write_tensors(path / "tensors.safetensors", tensors, {})
-    files["state.json"] = write_bytes(path / "state.json", iter([text]))
+    files[_TENSORS] = write_tensors(path / _TENSORS, tensors, {})
+    files[_STATE] = write_bytes(path / _STATE, iter([text]))
     rest, problem = _write_columns(path, packed, earlier, files)
     manifest = {
         "format": FORMAT,
@@ -240,7 +241,7 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
             if name in manifest.sha256:
                 files[name] = opened.enter_context(_checked(path, name, manifest))
         try:
-            tree = parse_json(files["state.json"].read())["state"]
+            tree = parse_json(files[_STATE].read())["state"]
             tree = {key: part for key, part in tree.items() if key not in without}
             found: dict[str, Any] = unpack(tree, _Files(path, manifest, files))
         except CheckpointError:
@@ -255,11 +256,11 @@ class _Files:
 
     def __init__(self, path: Path, manifest: Manifest, files: Mapping[str, BufferedReader]):
         self._path, self._manifest = path, manifest
-        names = (MODEL, "tensors.safetensors")
+        names = (MODEL, _TENSORS)
         self._tensors = {name: TensorFile(files[name]) for name in names if name in files}
 
     def tensor(self, name: str) -> Tensor:
-        file = MODEL if name.startswith(IN_MODEL) else "tensors.safetensors"
+        file = MODEL if name.startswith(IN_MODEL) else _TENSORS
         return self._tensors[file].tensor(name.removeprefix(IN_MODEL))
 
     def columns(self, name: str) -> SavedColumns:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import stat
 import weakref
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...replay.blocks import SavedColumns
-from ...replay.manifest import Manifest, open_regular, read_manifest
+from ...replay.manifest import Manifest, open_checked, read_manifest
 from .tensor_file import Entry, TensorFile, Written, column_entry, write
 
 
@@ -160,16 +159,7 @@ def checked_file(folder: Path, name: str, manifest: Manifest) -> BufferedReader:
         OSError: It cannot be read, or is not a regular file.
         ValueError: It differs from what the manifest says. The message names the file.
     """
-    expected = manifest.sha256[name]
     try:
-        file = open_regular(folder / name, size=manifest.size.get(name))
+        return open_checked(folder, name, manifest)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
-    try:
-        if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-            raise ValueError(f"{name} does not match its SHA-256")
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return file

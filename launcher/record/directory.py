@@ -6,12 +6,14 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ...envs.world import World
 from ...replay import ConfigError, NotSaved
 from ...replay.files import (
     link_in,
@@ -21,6 +23,7 @@ from ...replay.files import (
     remove_partial,
     replacing,
 )
+from ..settings.plan import Plan
 
 _LOCK = ".lock"
 # In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
@@ -166,9 +169,8 @@ class RunDirectory:
         """Release the lock, and remove the folders that were made for a run that never started."""
         if self._lock is None:
             return
-        if (
-            os.name == "posix" and not self.lost
-        ):  # Windows cannot remove an open file; there, `release` does it.
+        # Windows cannot remove an open file; there, `release` does it.
+        if os.name == "posix" and not self.lost:
             with contextlib.suppress(OSError):  # Read-only by now, for example.
                 (self.path / _LOCK).unlink()
         self._lock.release()
@@ -228,6 +230,22 @@ def _holder(path: Path) -> str:
     ours = f"{os.major(at.st_dev):02x}:{os.minor(at.st_dev):02x}:{at.st_ino}"
     pids = [words[4] for line in locks if ours in (words := line.split()) and len(words) > 4]
     return f" (process {pids[0]})" if pids and pids[0].isdigit() else ""
+
+
+def run_path(plan: Plan, world: World | None = None) -> Path:
+    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed.
+
+    Args:
+        world: None: not known yet, so that the last folders of the default path are missing.
+    """
+    if plan.path is not None:
+        return Path(plan.path).absolute()
+    if world is None:
+        return Path("runs", plan.experiment).absolute()
+    names = (plan.model.short_name, world.name, str(plan.seed))
+    # Names may contain slashes, such as `ALE/Pong-v5`.
+    safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
+    return Path("runs", plan.experiment, *safe).absolute()
 
 
 def check_place(path: Path, *, known: bool) -> None:

@@ -68,12 +68,19 @@ class Rollback:
         self._session, self._checkpoints, self._report = session, checkpoints, report
         self.count, self._to, self._last = 0, 0, Path()
 
-    def __call__(self, error: Diverged) -> None:
-        """Go back.
+    def recover(self, error: Exception) -> bool:
+        """Go back after an error in a step, if the run diverged; returns whether it did.
 
         Raises:
-            Diverged: `error`, with the reason, if it has gone back too often or cannot.
+            Diverged: That of the step, with the reason, if it has gone back too often or cannot.
         """
+        found = error if isinstance(error, Diverged) else divergence_behind(error, self._session)
+        if found is None:
+            return False
+        self._go_back(found)
+        return True
+
+    def _go_back(self, error: Diverged) -> None:
         kept = self._checkpoints.numbered()
         if not kept:
             raise error

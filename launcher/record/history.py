@@ -33,10 +33,8 @@ class History(Sequence[Row]):
         # Rows of each mode that are in the files only, and how many those are.
         self._older = {mode: (counts or {}).get(mode, 0) for mode in files}
         self._rows: list[Row] = []
-        self._found: tuple[int, list[Row]] = (
-            0,
-            [],
-        )  # Rows that were looked up last, from a number on.
+        # The rows that were looked up last, and the number of the first.
+        self._found: tuple[int, list[Row]] = (0, [])
         if self.num_older <= _IN_MEMORY:
             self._rows, self._older = list(self._read_older()), dict.fromkeys(files, 0)
 

@@ -89,9 +89,8 @@ def report_lost(error: OSError) -> None:
     stream = sys.stderr
     proxies = sys.modules.get("rich.file_proxy")
     if proxies is not None and isinstance(stream, proxies.FileProxy):
-        stream = (
-            stream.rich_proxied_file
-        )  # While a live line is shown, rich prints to standard output.
+        # While a live line is shown, rich prints to standard output.
+        stream = stream.rich_proxied_file
     reason = error.strerror or error
     write_error(f"The output cannot be written any more ({reason}). The run continues.", stream)
 

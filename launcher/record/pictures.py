@@ -17,13 +17,18 @@ from ..settings.plan import Plan
 from .console import Console
 
 
+def draws_data(plan: Plan, world: World) -> bool:
+    """Whether predictions and samples are drawn: environments have none."""
+    return plan.plot and world.labelled
+
+
 def build_pictures(plan: Plan, world: World, path: Path) -> Samples | None:
     """Build what draws a generative model's samples at every evaluation; None if plots are off.
 
     Args:
         path: The run directory.
     """
-    if not (plan.plot and world.labelled):
+    if not draws_data(plan, world):
         return None
     folder = path / "plots" / "samples"
     return Samples(folder, world.spec, standardize=plan.standardize, seed=plan.seed)

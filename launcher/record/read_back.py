@@ -1,4 +1,4 @@
-"""Checks train.csv and eval.csv against the checkpoint that a run continues from.
+"""What a run that continues reads back: its newest checkpoint, and the rows before that.
 
 A checkpoint counts the rows that were written before it. What follows them in a file is written again, and is
 cut off, whatever it is. Rows before it that are missing or damaged are named.
@@ -10,14 +10,74 @@ import csv
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from ...replay import CheckpointError
 from ...replay.files import open_regular, replacing
+from ..settings.plan import Plan
+from .checkpoint import Checkpoints
+from .console import Console
 
 MODES = ("train", "eval")
-_DAMAGED = (
-    ".damaged"  # What a file is renamed to if its run goes on without the rows that it has lost.
-)
+# Added to the name of a file whose run goes on without the rows that it has lost.
+_DAMAGED = ".damaged"
+
+
+def newest_state(
+    checkpoints: Checkpoints, path: Path, console: Console, *, force: bool
+) -> dict[str, Any] | None:
+    """The state of the newest valid checkpoint; None if there is none, and the run starts from scratch.
+
+    Args:
+        path: The run directory.
+        console: Tells the user what was skipped.
+        force: Whether to start from scratch where all checkpoints are damaged.
+
+    Raises:
+        CheckpointError: If all checkpoints are damaged.
+    """
+    state, problems = checkpoints.newest()
+    if state is None and problems and not force:
+        found = "\n".join(f"  {problem}" for problem in problems)
+        error = CheckpointError(
+            f"No checkpoint of the run in {path} can be read:\n{found}\nTo start over, with that run moved "
+            "aside: resume=force. To continue it, restore one of them."
+        )
+        error.exit_code = 1  # What was asked for is right; the run is damaged.
+        raise error
+    for problem in problems:
+        console.problem(f"Skipped: {problem}")
+    if state is None:
+        console.note(f"No checkpoint to resume from in {path} yet: starting from scratch.")
+    return state
+
+
+def rows_to_continue(
+    plan: Plan, path: Path, console: Console, state: Mapping[str, Any]
+) -> ReadBack | None:
+    """The CSV files, compared with a checkpoint; None: the run wrote none, or writes none now.
+
+    Args:
+        path: The run directory.
+        state: The whole checkpoint.
+
+    Raises:
+        CheckpointError: If they have lost rows, unless `override` says to go on without those.
+    """
+    if "csv" not in plan.loggers or "csv" not in state["settings"].get("loggers", ()):
+        return None
+    step = state["progress"]["step"]
+    rows = ReadBack(path, state["journal"], step)
+    if not rows.problems:
+        return rows
+    found = "; ".join(rows.problems)
+    if "csv" not in (plan.override or ()):
+        raise CheckpointError(
+            f"The rows in {path} are not those that its checkpoint at step {step:,} continues: {found}. "
+            "Restore the file, or add override=[csv] to continue with the rows that are there."
+        )
+    console.problem(f"Continued without the rows that are lost: {found}.")
+    return rows
 
 
 class ReadBack:

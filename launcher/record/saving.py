@@ -118,7 +118,7 @@ class Saving:
                 path = self.checkpoints.save_crash(state, model=session.model_state())
         except (
             Exception
-        ) as error:  # Of the disk, or of an object that the error has left in pieces.
+        ) as error:  # The disk's, or of an object that the first error left in pieces.
             kept = f"The state at the error could not be saved ({reason(error)})."
         else:
             kept = f"The state at the error is in {path}, for load=."

@@ -212,3 +212,6 @@ def _end_threads() -> None:
             signals.received = signal.SIGTERM
     for _, ended in running:
         ended.wait(_PATIENCE_S)
+    if isinstance(signal.getsignal(signal.SIGINT), Leaving):
+        # Python restores the default handler next, which would replace the command's exit code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
+from ...replay import ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
-from ...replay.shown import shown
 from ..settings.plan import Plan
-from .csv_file import CSV, Row
+from .csv_file import Row
 from .directory import RunDirectory
-from .divergence import Rollback, divergence_behind, with_advice
-from .log import Journal, Writer
-from .output import write_error
-from .read_back import ReadBack
+from .divergence import Rollback
+from .ending import Ending, draw_plots
+from .read_back import newest_state, rows_to_continue
 from .saving import Saving
-from .signals import Interrupted, Left, Signals, mark_resumable
+from .signals import Left, Signals
 from .spared import Spared
 from .supervised import Supervised
-from .trackers import Tracker, missing
+from .trackers import build_journal
 from .validation import check_structure, loading
 
 _SHOW_SECONDS = 0.2
@@ -38,7 +36,7 @@ class Supervisor:
         signals: Those that ask the run to stop; None: caught only while it learns.
 
     Attributes:
-        status: "open", "waiting" for the data of a later task, or the final status, as in `status.json`.
+        ending: How the run stands, or has ended.
         journal: The rows of train.csv and eval.csv.
         tasks: Cost of each task, including tasks finished before a resume: `steps`, `seconds` (since the
             run was last resumed), and what `Report.costs` returns.
@@ -50,13 +48,13 @@ class Supervisor:
     """
 
     def __init__(self, plan: Plan, session: Supervised, signals: Signals | None = None):
-        self.plan, self.session, self.status = plan, session, "open"
+        self.plan, self.session = plan, session
         self._signals = Signals() if signals is None else signals
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
             self.directory = RunDirectory(session.path, resume=bool(plan.resume))
             opened.callback(self.directory.close)
-            self.journal = _journal(plan, session, self._signals)
+            self.journal = build_journal(plan, session, self._signals)
             opened.callback(self.journal.close)
             opened.callback(self.console.stop)
             self.console.header(session.report.header())
@@ -72,10 +70,8 @@ class Supervisor:
         self._config = Spared(
             self.directory.write_config, "config.yaml could not be written", self.console.problem
         )
-        self._status = Spared(
-            self.directory.status, "status.json could not be written", write_error
-        )
         self.tasks: list[dict[str, Any]] = []
+        self.ending = Ending(session, self.directory, self.saving, self._signals, self.tasks)
         self.closed = False
         self.stopped_by: str | None = None
         self._described = False  # Whether config.yaml says what this process uses.
@@ -90,6 +86,11 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def status(self) -> str:
+        """ "open", "waiting" for the data of a later task, or the final status, as in `status.json`."""
+        return self.ending.status
+
     def resume(self) -> None:
         """Continue from the newest valid checkpoint, if the plan asks for it and there is one.
 
@@ -97,58 +98,23 @@ class Supervisor:
             CheckpointError, ConfigError: If it belongs to another model, sequence, data or settings, or if
                 none is valid.
         """
-        state = self._newest_state() if self.directory.resume else None
+        state = None
+        if self.directory.resume:
+            state = newest_state(
+                self.checkpoints, self.session.path, self.console, force=self.plan.resume == "force"
+            )
         if state is None:
             self.directory.resume = False
             self.session.check_fresh()
             return
         with loading(self.checkpoints.folder):
             check_structure(state)
-            rows = self._read_back(state)
+            rows = rows_to_continue(self.plan, self.session.path, self.console, state)
             self.session.load_state_dict(state)
             self.journal.expect(self.session.num_tasks)
             self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
-        self.tasks = self.directory.earlier_tasks()[: self.progress.task]
+        self.tasks += self.directory.earlier_tasks()[: self.progress.task]
         self.saving.resumed()
-
-    def _newest_state(self) -> dict[str, Any] | None:
-        state, problems = self.checkpoints.newest()
-        if state is None and problems and self.plan.resume != "force":
-            found = "\n".join(f"  {problem}" for problem in problems)
-            error = CheckpointError(
-                f"No checkpoint of the run in {self.session.path} can be read:\n{found}\nTo start over, with "
-                "that run moved aside: resume=force. To continue it, restore one of them."
-            )
-            error.exit_code = 1  # What was asked for is right; the run is damaged.
-            raise error
-        for problem in problems:
-            self.console.problem(f"Skipped: {problem}")
-        if state is None:
-            self.console.note(
-                f"No checkpoint to resume from in {self.session.path} yet: starting from scratch."
-            )
-        return state
-
-    def _read_back(self, state: dict[str, Any]) -> ReadBack | None:
-        """Compare the CSV files with a checkpoint; None: the run wrote none, or writes none now.
-
-        Raises:
-            CheckpointError: If they have lost rows, unless `override` says to go on without those.
-        """
-        if "csv" not in self.plan.loggers or "csv" not in state["settings"].get("loggers", ()):
-            return None
-        rows = ReadBack(self.session.path, state["journal"], state["progress"]["step"])
-        if not rows.problems:
-            return rows
-        found = "; ".join(rows.problems)
-        if "csv" not in (self.plan.override or ()):
-            raise CheckpointError(
-                f"The rows in {self.session.path} are not those that its checkpoint at step "
-                f"{state['progress']['step']:,} continues: {found}. Restore the file, or add override=[csv] "
-                "to continue with the rows that are there."
-            )
-        self.console.problem(f"Continued without the rows that are lost: {found}.")
-        return rows
 
     # ------------------------------------------------------------------------- while it learns
 
@@ -162,7 +128,7 @@ class Supervisor:
         """
         # Time that the caller spent before does not count.
         began = self._task_began = time.monotonic()
-        with self._recording_its_end():
+        with self.ending.recorded():
             try:
                 yield
                 self.start()
@@ -171,39 +137,6 @@ class Supervisor:
             self._stop_if_asked()
         self._seconds += time.monotonic() - began
         self.console.stop()
-
-    @contextmanager
-    def _recording_its_end(self) -> Iterator[None]:
-        """Runs the block with signals noted; whatever ends it becomes the run's final status."""
-        try:
-            with self._signals.caught():
-                self._signals.note_only()
-                yield
-        except Diverged as error:
-            raise self._diverged(error) from None
-        except Exception as error:
-            # Actions of NaN, for example, which an environment or a distribution refuses.
-            if (behind := divergence_behind(error, self.session)) is not None:
-                raise self._diverged(behind) from error
-            if self.directory.started and not isinstance(error, (ConfigError, NotSaved)):
-                error.add_note(self.saving.save_crash())
-            self._end("failed", reason=f"{type(error).__name__}: {error}")
-            raise
-        except Interrupted as error:
-            self._end("interrupted", reason=str(error))
-            self.console.stop()
-            outcome = f"saved to {self.session.path}" if error.saved else "not saved"
-            self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
-            raise
-        except BaseException as error:  # A second SIGINT, or SystemExit from the user's code.
-            self._end("interrupted", reason=type(error).__name__)
-            mark_resumable(error, self._resumable)
-            raise
-
-    def _diverged(self, error: Diverged) -> Diverged:
-        """End the run as diverged; returns the error with the step, and what to do, added."""
-        self._end("diverged", reason=str(error), tensor=error.tensor, lr=error.lr)
-        return with_advice(error, self.saving.last_good(), step=self.progress.step)
 
     def start(self) -> None:
         """Write the first files, after the first step: a run that fails before leaves no traces."""
@@ -215,7 +148,7 @@ class Supervisor:
             self._describe()
         if aside is not None:
             self.console.note(f"The earlier run in {self.directory.path} was moved to {aside}.")
-        self._write_status("running")
+        self.ending.running()
         if self.plan.render_model:
             draw = self.session.report.draw_model
             Spared(draw, "No picture of the model", self.console.problem)(self.console)
@@ -245,16 +178,9 @@ class Supervisor:
         Raises:
             Diverged: If the run has gone back too often.
         """
-        if self._rollback is None or not self.directory.started:
-            return False
-        if isinstance(error, Diverged):
-            diverged: Diverged | None = error
-        else:
-            diverged = divergence_behind(error, self.session)
-        if diverged is None:
-            return False
-        self._rollback(diverged)
-        return True
+        return (
+            self._rollback is not None and self.directory.started and self._rollback.recover(error)
+        )
 
     def _describe(self) -> None:
         """Write config.yaml."""
@@ -287,18 +213,12 @@ class Supervisor:
             # stopped was saved before its last rows, which a resumed run writes again.
             kept = self._saved_place == self._place or self.stopped_by is not None
             saved = kept or self.save()
-        raise self._signals.interrupted(saved=saved, resumable=self._resumable)
+        raise self._signals.interrupted(saved=saved, resumable=self.ending.resumable)
 
     @property
     def _place(self) -> tuple[object, ...]:
         at = self.progress
         return at.step, at.task, at.begun, at.stopped, at.owes
-
-    @property
-    def _resumable(self) -> bool:
-        """Whether `resume=true` finds a checkpoint of this run."""
-        ours = self.directory.started or self.directory.resume
-        return ours and bool(self.checkpoints.numbered())
 
     def write(self, mode: str, row: Row) -> None:
         """Write a row, unless it is empty.
@@ -372,7 +292,7 @@ class Supervisor:
         )
         if saved:
             self._saved_place = self._place
-            self._write_status("running")
+            self.ending.running()
         return saved
 
     def stop(self, who: str) -> None:
@@ -396,48 +316,27 @@ class Supervisor:
         """Report the end of a run whose tasks are all learnt, or that was stopped, and draw its plots."""
         progress, console, session = self.progress, self.console, self.session
         if not session.finished and self.stopped_by is None:
-            self._wait()
+            self.ending.wait()
             return
         steps = progress.step - session.first_step
         # Later tasks must see the random streams as if nothing was drawn.
-        with kept_randomness(), self._recording_its_end():
+        with kept_randomness(), self.ending.recorded():
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
             if self._rollback is not None and (count := self._rollback.count):
                 console.problem(f"on_nan=rollback went back {count} time{'s' * (count > 1)}.")
-            self._draw()
+            self._stop_if_asked()
+            if self.plan.plot:
+                draw_plots(session, self.journal.history, self.tasks, between=self._stop_if_asked)
             self.journal.close()  # A tracker may take minutes, or be interrupted.
             self._stop_if_asked()
             if self.stopped_by is None:
-                self._end("finished")
+                self.ending.end("finished")
             else:
-                self._end("stopped", reason=self.stopped_by)
+                self.ending.end("stopped", reason=self.stopped_by)
                 at = f"step {progress.step:,}; resume=true continues the run"
                 console.note(f"Stopped by {self.stopped_by} at {at}.")
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
-
-    def _draw(self) -> None:
-        """Draw the plots of a run at its end, unless a signal comes."""
-        report, problem = self.session.report, self.console.problem
-        self._stop_if_asked()
-        if self.plan.plot:
-            draw = Spared(report.draw_run, "No pictures of the run", problem)
-            parameters = self.tasks[-1].get("parameters") if self.tasks else None
-            draw(self.journal.history.condensed(), self.progress, parameters=parameters)
-            self._stop_if_asked()
-            Spared(report.draw_predictions, "No pictures of the predictions", problem)()
-            self._stop_if_asked()
-
-    def _wait(self) -> None:
-        """Pause a resumed run in the middle of a task whose data has not arrived yet."""
-        task = self.session.report.world.tasks[self.progress.task].name
-        reason = (
-            f"Task {self.progress.task}, {task}, is only partly learnt. Call run.learn_task with the same "
-            "data and name to continue it."
-        )
-        self._end("interrupted", reason=reason)
-        self.status = "waiting"
-        self.console.note(reason)
 
     def fail(self, reason: str) -> None:
         """Mark the run as failed.
@@ -445,7 +344,7 @@ class Supervisor:
         Args:
             reason: Goes into `status.json`.
         """
-        self._end("failed", reason=reason)
+        self.ending.end("failed", reason=reason)
 
     def close(self, reason: str = "", *, save: bool = True) -> None:
         """Release the directory, files and console. An unfinished run is marked interrupted.
@@ -462,12 +361,12 @@ class Supervisor:
             try:
                 self.save()
             except Diverged as error:  # Nobody is there to catch it.
-                self.console.problem(str(self._diverged(error)))
+                self.console.problem(str(self.ending.diverged(error)))
             except NotSaved as error:
                 self.console.problem(str(error))
-                self._end("failed", reason=str(error))
+                self.ending.end("failed", reason=str(error))
         if self.status == "open":
-            self._end("interrupted", reason=reason)
+            self.ending.end("interrupted", reason=reason)
         self._opened.close()
         self._claimed = self._newest()
 
@@ -496,7 +395,7 @@ class Supervisor:
         Args:
             more_steps: Steps of the added task, by which the progress bar grows.
         """
-        self.status, self.closed, self._seconds = "open", False, 0.0
+        self.ending.status, self.closed, self._seconds = "open", False, 0.0
         self._opened.callback(self.directory.close)
         self._opened.callback(self.journal.close)
         self._opened.callback(self.console.stop)
@@ -507,41 +406,3 @@ class Supervisor:
         """Name and time (ns) of the newest checkpoint, which tell it from another run's at the same path."""
         kept = self.checkpoints.numbered()
         return (kept[0].name, (kept[0] / "manifest.json").stat().st_mtime_ns) if kept else None
-
-    def _end(self, status: str, **details: Any) -> None:
-        """Write the final status, unless the run has left no traces yet."""
-        self.status = status
-        if self.directory.started:
-            if self.directory.lost:  # Another run may be in its place.
-                write_error(f"status.json could not be written: {self.directory.path} is gone.")
-            else:
-                self._write_status(status, **details)
-
-    def _write_status(self, status: str, **details: Any) -> None:
-        progress = self.progress
-        self._status(
-            status=status,
-            step=progress.step,
-            task=progress.task,
-            metrics=progress.metrics,
-            tasks=self.tasks,
-            # The reason may quote an error's message, and that a secret.
-            **{k: shown(v) if isinstance(v, str) else v for k, v in details.items()},
-        )
-
-
-def _journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
-    """A journal with the writers that `loggers=` names; each opens its file at its first row."""
-    path, tasks = session.path, session.num_tasks
-    lacking = missing(plan.loggers)
-    writers: list[Writer] = []
-    for name in plan.loggers:
-        if name == "csv":
-            writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
-        elif name not in lacking:
-            writers.append(
-                Tracker(
-                    name, path, dict(plan.values), interrupted=lambda: signals.arrived() is not None
-                )
-            )
-    return Journal(writers, session.console.problem)

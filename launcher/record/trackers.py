@@ -1,4 +1,7 @@
-"""TensorBoard, MLflow and W&B as writers of rows. Each is imported only when `loggers=` names it."""
+"""TensorBoard, MLflow and W&B as writers of rows, and the journal of all that `loggers=` names.
+
+Each package is imported only when it is named.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from .log import Row, is_number
+from ..settings.plan import Plan
+from .csv_file import CSV, Row
+from .log import Journal, Writer, is_number
 from .patience import at_most
+from .signals import Signals
+from .supervised import Supervised
 
 _NEEDS = {
     "tensorboard": "torch.utils.tensorboard",
     "mlflow": "mlflow",
     "wandb": "wandb",
 }
-
-
 _OPEN_SECONDS, _WRITE_SECONDS, _CLOSE_SECONDS = 100.0, 30.0, 300.0  # wandb gives up opening at 90.
 _SHARE = 0.05  # Of a run's time, at most, that a tracker that fails may cost.
 _MOST_WAITING = 1000  # Rows.
@@ -37,6 +42,23 @@ def missing(names: list[str]) -> dict[str, str]:
                 f"without it. Install it with: pip install 'antelope-ml[{name}]'"
             )
     return found
+
+
+def build_journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
+    """A journal with the writers that `loggers=` names; each opens its file at its first row."""
+    path, tasks = session.path, session.num_tasks
+    lacking = missing(plan.loggers)
+
+    def interrupted() -> bool:
+        return signals.arrived() is not None
+
+    writers: list[Writer] = []
+    for name in plan.loggers:
+        if name == "csv":
+            writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
+        elif name not in lacking:
+            writers.append(Tracker(name, path, dict(plan.values), interrupted=interrupted))
+    return Journal(writers, session.console.problem)
 
 
 class Tracker:

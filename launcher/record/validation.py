@@ -18,6 +18,7 @@ import torch
 
 from ...replay import CheckpointError, ConfigError, Diverged
 from ...replay.structure import (
+    LARGEST_OBS,
     Foreign,
     anything,
     array,
@@ -80,7 +81,7 @@ _PARTS: dict[str, Any] = {  # Of a learner, without those that every state has.
             }
         )
     ),
-    "left_out": count,
+    "skipped_updates": count,
     "unreached": fields({"waiting": each(text), "looks": count}),
     "strategies": fields(
         {"task": count, "strategies": table(anything)},
@@ -184,7 +185,7 @@ def _space(value: Foreign, path: str) -> None:
         each(count)(value.get(name, ()), f"{path}.{name}")
     if not isinstance(vars(torch).get(str(value.get("dtype"))), torch.dtype):
         misfit(f"{path}.dtype", value.get("dtype"), "a dtype of torch's")
-    if math.prod(value.get("shape", ())) > _LARGEST:
+    if math.prod(value.get("shape", ())) > LARGEST_OBS:
         misfit(f"{path}.shape", value["shape"], "an observation that fits into memory")
     for name in _SHAPED:
         if not isinstance(value.get(name), (int, float, torch.Tensor, type(None))):

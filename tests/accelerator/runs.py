@@ -22,6 +22,7 @@ from antelope.envs import Digits, PermutedMNIST, RotatedMNIST
 from antelope.launcher.learn.actor import Actor
 from antelope.launcher.learn.evaluate import Evaluator
 from antelope.launcher.learn.learner import Learner
+from antelope.launcher.learn.watchdog import Watchdog
 from antelope.launcher.mammoth import Buffer, ContinualModel
 from antelope.launcher.run import Run
 
@@ -442,7 +443,7 @@ def counted() -> Iterator[dict[str, dict[str, float]]]:
     with ExitStack() as stack:
         for owner, method, name in (
             (Learner, "step", "learn"),
-            (Learner, "check_losses", "check"),
+            (Watchdog, "check_losses", "check"),
             (Actor, "__call__", "act"),
             (Evaluator, "__call__", "evaluate"),
         ):

@@ -175,6 +175,7 @@ def test_row_03_a_run_is_saved_once_whatever_signals_follow(
     run = Started("progress=false").send(*signals, pause_s=0.1)
     assert (ended := run.end())[0] == code, ended
     assert "Resume with: ml " in ended[1]
+    assert "Continue it" not in ended[1]  # That is what Python callers are told.
     assert (status()["status"], len(list(Path("run/checkpoints").iterdir()))) == ("interrupted", 1)
 
 

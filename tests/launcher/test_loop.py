@@ -86,6 +86,12 @@ class Supervisor:
         yield
         self.events.append("watched")
 
+    def begin_task(self) -> None:
+        pass
+
+    def recover(self, error: Exception) -> bool:
+        return False
+
     def check(self) -> None:
         self.checks += 1
         if self.checks == self.stops_at:

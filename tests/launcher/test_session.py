@@ -201,7 +201,7 @@ def test_a_state_of_another_sequence_is_refused() -> None:
         state = session.state_dict()
     with (
         built() as session,
-        pytest.raises(ConfigError, match="tasks=2, but this one has tasks=None"),
+        pytest.raises(ConfigError, match="tasks: 2 -> None"),
     ):
         session.load_state_dict(state)
 

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from antelope.replay.manifest import (
-    check_file,
     check_name,
+    open_checked,
     open_regular,
     parse_json,
     read_json,
@@ -32,7 +32,8 @@ def read(path, **options):
 def test_a_manifest_is_read_with_what_it_says(tmp_path):
     manifest = read(folder(tmp_path, more=[1]))
     assert (manifest.format, manifest.size, manifest.rest) == ("f-2", {"a.bin": 5}, {"more": [1]})
-    check_file(tmp_path, "a.bin", manifest)
+    with open_checked(tmp_path, "a.bin", manifest) as file:
+        assert file.read() == (tmp_path / "a.bin").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_file_of_another_size_is_not_even_hashed(tmp_path):
     with open(tmp_path / "a.bin", "wb") as file:
         file.truncate(2**43)  # Sparse: it takes no space, and would take hours to hash.
     with pytest.raises(ValueError, match="the manifest says 5"):
-        check_file(tmp_path, "a.bin", manifest)
+        open_checked(tmp_path, "a.bin", manifest)
     with pytest.raises(ValueError, match="can be read here"):
         open_regular(tmp_path / "a.bin")
 
@@ -107,7 +108,7 @@ def test_a_file_with_other_bytes_does_not_match(tmp_path):
     manifest = read(folder(tmp_path))
     (tmp_path / "a.bin").write_bytes(b"hellO")
     with pytest.raises(ValueError, match="SHA-256"):
-        check_file(tmp_path, "a.bin", manifest)
+        open_checked(tmp_path, "a.bin", manifest)
 
 
 @pytest.mark.parametrize(

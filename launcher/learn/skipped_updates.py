@@ -1,4 +1,4 @@
-"""`on_nan=skip`: leaves out the updates whose loss or gradient is NaN or infinite."""
+"""`on_nan=skip`: skips the updates whose loss or gradient is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .own_optimizer import OwnOptimizers
 _MOST = 10  # In a row: more, and the run diverges whatever is left out.
 
 
-class LeftOut:
-    """Decides which updates are left out, and takes back what their learning steps did to buffers.
+class SkippedUpdates:
+    """Decides which updates are skipped, and takes back what their learning steps did to buffers.
 
     Each update waits for the device once, to see its gradients.
 
     Args:
         agent: The module that learns.
-        own: The optimisers that the module holds, whose steps it may leave out too; or None.
+        own: The optimisers that the module holds, whose steps it may skip too; or None.
 
     Attributes:
-        count: Updates left out so far.
-        now: Why the update of this learning step is left out, such as "the loss is NaN"; None: it is not.
+        count: Updates skipped so far.
+        now: Why the update of this learning step is skipped, such as "the loss is NaN"; None: it is not.
     """
 
     def __init__(self, agent: nn.Module, own: OwnOptimizers | None):
@@ -38,9 +38,8 @@ class LeftOut:
         if own is not None:
             own.before_step = self.before_step
             own.look()
-        self._buffers: list[
-            tuple[Tensor, Tensor]
-        ] = []  # Each buffer, and what it held before the step.
+        # Each buffer, and what it held before the step.
+        self._buffers: list[tuple[Tensor, Tensor]] = []
 
     def begin(self) -> None:
         """Begin a learning step."""
@@ -48,18 +47,18 @@ class LeftOut:
         self._buffers = [(b, b.detach().clone()) for b in self._agent.buffers()]
 
     def look_at_loss(self, loss: Tensor) -> None:
-        """Note whether a loss is finite; if not, the update that it belongs to is left out."""
+        """Note whether a loss is finite; if not, the update that it belongs to is skipped."""
         value = float(loss)
         if not math.isfinite(value):
             self._bad_loss = f"the loss is {word_for(value)}"
 
     def refuses(self, parameters: Iterable[Tensor], *, scaled: bool = False) -> bool:
-        """Whether to leave out an update by the gradients of these parameters, which are dropped then.
+        """Whether to skip an update by the gradients of these parameters, which are dropped then.
 
         Called for every loss, so that no checkpoint holds such gradients.
 
         Args:
-            scaled: Whether a loss scaler steps, which leaves out infinite gradients itself.
+            scaled: Whether a loss scaler steps, which skips infinite gradients itself.
         """
         parameters = list(parameters)
         why, self._bad_loss = self._bad_loss, None
@@ -77,22 +76,22 @@ class LeftOut:
         self._in_a_row = 0
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Leave out a step of an optimiser that the module steps itself, if its gradients are not finite."""
+        """Skip a step of an optimiser that the module steps itself, if its gradients are not finite."""
         # Without gradients, `step` changes nothing.
         if not self.refuses(p for group in optimizer.param_groups for p in group["params"]):
             self.updated()
 
     def end(self, step: int) -> bool:
-        """End a learning step: counts what was left out, and restores the buffers.
+        """End a learning step: counts what was skipped, and restores the buffers.
 
         Args:
             step: Its number, from 1.
 
         Returns:
-            Whether its update was left out.
+            Whether its update was skipped.
 
         Raises:
-            Diverged: If too many updates in a row were left out.
+            Diverged: If too many updates in a row were skipped.
         """
         if self.now is not None:
             with torch.no_grad():
