@@ -52,7 +52,7 @@ def _wrappers(env: Any, recorded: Sequence[Any]) -> list[str]:
         if not isinstance(env, _CHECKS):
             found.append(type(env).__name__)
         env = env.env
-    known = {wrapper.name: _plain(wrapper.kwargs) for wrapper in recorded}
+    known = {wrapper.name: _plain(wrapper.kwargs or {}) for wrapper in recorded}
     return [f"{name} {known[name]}" if known.get(name) else name for name in found[::-1]]
 
 

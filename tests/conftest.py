@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +24,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
 
 
-@pytest.hookimpl(tryfirst=True)  # Before xdist writes the groups into the names.
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file's tests share fixtures, and those of a device its runs: one worker takes them (`-n 2`)."""
-    for item in items:
-        together = item.path.parent if item.path.parent.name == "accelerator" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together.relative_to(Path(__file__).parent))))
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "accelerator" if file.startswith("tests/accelerator/") else file
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...envs.decoded import Cache
 from ...envs.sources import default_data_dir
+from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class _Shown:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    with kept_randomness():  # Rich draws a number when it is imported.
+        from rich.console import Console
 
     return Console(highlight=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...replay.randomness import kept_randomness
 from ...replay.shown import shown as printable
 from ..metrics import METRICS, better, score_names
 from .output import report_lost, to_nowhere, write_error
@@ -40,7 +41,8 @@ class Console:
         self._rate = _Rate()
         self._failed = False
         if enabled:
-            from rich.console import Console as RichConsole
+            with kept_randomness():  # Rich draws a number when it is imported.
+                from rich.console import Console as RichConsole
 
             class Unbroken(RichConsole):
                 def on_broken_pipe(self) -> None:  # Rich itself would end the process.

@@ -146,21 +146,6 @@ REPLAY = fields(
 )
 
 
-def _streams(value: Foreign, path: str) -> None:
-    """The random streams: Python's, NumPy's, torch's, and those of devices."""
-    if not is_dict(value) or not {"python", "numpy", "torch"} <= value.keys():
-        misfit(path, value, "the states of the random streams")
-    for name, state in value.items():
-        if name == "python":
-            version_words(state, f"{path}.python")
-        elif name == "numpy":
-            _numpy_stream(state, f"{path}.numpy")
-        elif isinstance(state, (list, tuple)):
-            each(stream)(state, f"{path}.{name}")
-        else:
-            stream(state, f"{path}.{name}")
-
-
 def version_words(value: Foreign, path: str) -> None:
     """The state of a `random.Random`."""
     fits = isinstance(value, (list, tuple)) and len(value) == 3 and value[0] == 3
@@ -177,6 +162,14 @@ def _numpy_stream(value: Foreign, path: str) -> None:
     array("u", 624)(value[1], f"{path}[1]")
 
 
+# The random streams: Python's, NumPy's, torch's, and those of devices (all GPUs before 0.5.0).
+_streams = fields(
+    {"python": version_words, "numpy": _numpy_stream, "torch": stream},
+    {"device": fields({"kind": text, "state": stream}), "cuda": each(stream)},
+)
+
+# Numbers in one observation: more is a mistake, or an attempt to exhaust the memory.
+_LARGEST = 2**32
 _SHAPED = ("low", "high", "mean", "stddev")
 
 

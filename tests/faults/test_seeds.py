@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,15 @@ def test_a_seed_decides_a_run_and_what_is_recorded_does_not(kind: str, tmp_path:
         )
     ):
         assert weights(kind, tmp_path / str(number), **recorded) == first, recorded
+
+
+@pytest.mark.row(37)
+def test_what_is_shown_draws_no_random_number() -> None:
+    # In a process of its own: rich draws one when it is imported.
+    code = (
+        "import random; from antelope.launcher.record.console import Console\n"
+        "before = random.getstate(); Console(enabled=True)\n"
+        "assert 'rich.style' in __import__('sys').modules\n"
+        "assert random.getstate() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
