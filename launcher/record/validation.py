@@ -169,7 +169,6 @@ _streams = fields(
 )
 
 # Numbers in one observation: more is a mistake, or an attempt to exhaust the memory.
-_LARGEST = 2**32
 _SHAPED = ("low", "high", "mean", "stddev")
 
 
