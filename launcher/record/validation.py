@@ -168,7 +168,6 @@ _streams = fields(
     {"device": fields({"kind": text, "state": stream}), "cuda": each(stream)},
 )
 
-# Numbers in one observation: more is a mistake, or an attempt to exhaust the memory.
 _SHAPED = ("low", "high", "mean", "stddev")
 
 
