@@ -99,7 +99,11 @@ def test_a_default_is_not_looked_up_among_the_files_here(here: Path) -> None:
         ml(dataset="Digits", optim="AdamW", train_steps=2, plot=False, path="newer")
 
 
-def test_neighbours_of_a_named_file_come_first_and_are_last_afterwards(workdir: Path) -> None:
+def test_neighbours_of_a_named_file_come_first_and_are_last_afterwards(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The installed package of that name, which another test may have imported.
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
     (workdir / "datasets.py").write_text("MINE = 1\n")
     (workdir / "uses.py").write_text(
         "import sys\nfrom datasets import MINE\nFIRST = sys.path[0]\nfrom torch import nn\n"
