@@ -66,6 +66,7 @@ def test_the_commands_of_the_pages_are_accepted(
     page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVICE_KEY", "of the user's")
     for _, preset in _blocks("yaml"):  # The pages call it so.
         Path("mine.yaml").write_text(preset)
     words = shlex.split(line)[1:]
@@ -147,7 +148,14 @@ def test_contributing_names_every_folder_and_only_files_that_exist() -> None:
     for name in sorted(name for name in named if "NAME" not in name):
         assert any(
             (ROOT / place / name).exists()
-            for place in (".", "envs", "launcher", "hyperparams", "tests/accelerator")
+            for place in (
+                ".",
+                "envs",
+                "launcher",
+                "hyperparams",
+                "tests/accelerator",
+                "tests/faults",
+            )
         ), name
     for folder in [*ROOT.glob("launcher/*/"), *ROOT.glob("agents/*/")]:
         if (folder / "__init__.py").exists():

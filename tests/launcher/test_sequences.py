@@ -163,7 +163,7 @@ def test_sequences_that_have_changed_since_are_pointed_out(tmp_path):
         [[*row[:-1], 9 - row[-1]] if len(row) > 4 else row for row in rows],
         [*rows[:-2], rows[-2][:-1], [rows[-2][-1], *rows[-1]]],  # The same steps in turn.
     ):
-        with pytest.raises(DataError, match="has changed since"):
+        with pytest.raises(DataError, match="inputs of the training rows have changed"):
             load(dataset=(changed, labels)).evaluate()
 
 

@@ -164,7 +164,7 @@ class TestModuleAndId:
 
         monkeypatch.setattr(workers, "can_fork", lambda: start == "fork")
         # Only what the name says: not what this process happens to have registered.
-        monkeypatch.setattr(workers, "_registered", dict)
+        monkeypatch.setattr(workers, "registered_here", dict)
         register_in("others.py")
         ran = run("env=others:Mine-v0", "vectorization=async", "num_envs=2")
         assert config(ran)["env"]["_target_"] == "others:Mine-v0"
