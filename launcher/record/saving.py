@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from ...replay import NotSaved
+from ...replay import CheckpointError, NotSaved
 from ..settings.plan import Plan
 from .checkpoint import Checkpoints
 from .log import Journal
@@ -40,7 +40,10 @@ class Saving:
         self._session, self._journal = session, journal
         # Functions, not methods: a reference cycle would keep the memory of a dropped run.
         report = partial(_report, session, self.checkpoints)
-        self._write = Spared(_save, "A checkpoint could not be written", report)
+        # A state that no checkpoint can hold is not the disk's, and will not be solved by waiting.
+        self._write = Spared(
+            _save, "A checkpoint could not be written", report, but=(CheckpointError,)
+        )
         self._tried_at, self._tried_step = time.monotonic(), 0
         self._pause, self._took = _SAVE_SECONDS, 0.0  # Seconds.
         self._weights_alone = False  # Whether the newest checkpoint lacks its replay.
@@ -69,6 +72,7 @@ class Saving:
 
         Raises:
             Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
+            CheckpointError: If something holds what no checkpoint can.
         """
         self._tried_at, self._tried_step = time.monotonic(), self._session.progress.step
         # Until it is written: the state refers to the weights, which averaged ones replace at rest.

@@ -19,6 +19,7 @@ class Spared:
         call: The function.
         what: How the message begins, such as `No picture of the model`.
         report: Shows a line to the user.
+        but: Errors of the user's, which are raised.
 
     Attributes:
         in_a_row: Number of calls that have failed since the last one that succeeded.
@@ -26,8 +27,15 @@ class Spared:
         reason: Why the newest of them failed, in a few words.
     """
 
-    def __init__(self, call: Callable[..., Any], what: str, report: Callable[[str], None]):
-        self._call, self._what, self._report = call, what, report
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        what: str,
+        report: Callable[[str], None],
+        *,
+        but: tuple[type[Exception], ...] = (),
+    ):
+        self._call, self._what, self._report, self._but = call, what, report, but
         self.in_a_row = self.failed = self._series = 0
         self.reason = ""
 
@@ -35,6 +43,8 @@ class Spared:
         """Call the function; returns whether it succeeded."""
         try:
             self._call(*args, **options)
+        except self._but:
+            raise
         except Exception as error:  # From a disk, a network, a display, or any library.
             self._note(error)
             return False

@@ -129,6 +129,13 @@ def test_a_model_has_to_be_named_unless_the_directory_is_trusted(
     check_same(antelope.load("run", trust=True), run)
 
 
+def rewrite(folder: Path, state: dict[str, Any]) -> None:
+    """Put another state into a checkpoint, with hashes that fit."""
+    for file in folder.iterdir():
+        file.unlink()
+    checkpoint.write(folder, state)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -154,13 +161,13 @@ def test_names_of_a_directory_run_no_code(
     for setting in ({"_target_": name}, {"_target_": harmless, "of": {"_target_": name}}):
         state = checkpoint.read(folder)
         state["settings"]["model"] = setting
-        checkpoint.write(folder, state)
+        rewrite(folder, state)
         with pytest.raises(
             ConfigError, match=f"is {name}, and loading imports no code that a run directory names"
         ):
             antelope.load(tmp_path)
     state["settings"] |= {"model": None, "encoder": {"_target_": name}}
-    checkpoint.write(folder, state)
+    rewrite(folder, state)
     with pytest.raises(ConfigError, match="The encoder of the run"):
         antelope.load(tmp_path)
     assert not ran
@@ -176,7 +183,7 @@ def test_an_environment_of_a_directory_runs_no_code(tmp_path: Path) -> None:
     ):
         state = checkpoint.read(folder)
         state["settings"]["env"] = {"_target_": name}
-        checkpoint.write(folder, state)
+        rewrite(folder, state)
         loaded = antelope.load(tmp_path)
         assert loaded.act([0, 0, 0, 0]) in (0, 1)
         with pytest.raises(ConfigError, match=word):
