@@ -144,9 +144,7 @@ class TestWords:
 
     def test_processes_have_their_own(self, quick: Any) -> None:
         words = {"env_wrappers": "NormalizeObservation", "vectorization": "async", "num_envs": 2}
-        with pytest.warns(
-            UserWarning, match="each process has its own running.*normalize_obs=true"
-        ):
+        with pytest.warns(UserWarning, match="each copy has its own running.*normalize_obs=true"):
             quick(agent="Random", env=Diary, **words)
 
     def test_of_observations_there_is_nothing_to_say(self, quick: Any) -> None:

@@ -174,7 +174,7 @@ def run(settings: dict[str, Any], path: Path, **more: Any) -> Run:
 
 
 def newest(path: Path) -> bytes:
-    folder = max(path.glob("checkpoints/*"))
+    folder = max(path.glob("checkpoints/[0-9]*"))
     return b"".join((folder / f"{name}.safetensors").read_bytes() for name in ("model", "tensors"))
 
 

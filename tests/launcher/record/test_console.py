@@ -92,8 +92,8 @@ def test_error_in_learn_shows_the_person_s_own_frames() -> None:
     assert 'raise IndexError("no head for this task")' in done.stderr
     assert "site-packages" not in done.stderr
     assert "launcher" not in done.stderr
-    assert lines[-2] == "IndexError: no head for this task"
-    assert lines[-1].startswith("In Model.learn, learning step 3. Batch: obs float32 [32, 1, 8, 8]")
+    assert lines[-3] == "IndexError: no head for this task"
+    assert lines[-2].startswith("In Model.learn, learning step 3. Batch: obs float32 [32, 1, 8, 8]")
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_loss_that_turns_nan_exits_with_three() -> None:
     assert done.returncode == 3
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert "The loss became NaN at learning step 6." in line
+    assert "The loss became NaN at learning step 6 (lr=0.001)" in line
     assert f"The last good checkpoint is {Path.cwd()}/runs/default/Model/Digits/0/checkp" in line
 
 
