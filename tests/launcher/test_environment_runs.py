@@ -11,7 +11,7 @@ from gymnasium import Env, spaces
 from torch import Tensor, nn
 
 from antelope import ConfigError, Run, ml
-from antelope.launcher.record import supervisor as keeping
+from antelope.launcher.record import saving as keeping
 from antelope.replay import Observations, Space
 
 pytestmark = pytest.mark.usefixtures("workdir")
