@@ -20,10 +20,14 @@ settings.load_profile("antelope")
 # Small tensors: a second thread only waits for the first, in processes that tests start too.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # A worker of xdist ignores it, as under nohup.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Whatever ignores signals here (xdist SIGINT, nohup SIGHUP), the processes that tests start do not.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGTERM, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 # Whatever the machine has, runs are on the CPU: there they are the same to the bit. What is about
 # accelerators names its device, in tests/accelerator.
 os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
