@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -201,17 +202,21 @@ def _main_thread_was_interrupted() -> bool:
 # Runs in threads, and what is set when they have ended: until CPython 3.13, a `join` that Ctrl-C interrupts
 # takes the thread for ended, so that Python no longer waits for it.
 _IN_THREADS: dict[Signals, threading.Event] = {}
+_LAST_WORDS_S = 2.0  # For what a thread says after its run: the error, and how to resume.
 
 
 @atexit.register
 def _end_threads() -> None:
     """Stop the runs in threads for which Python does not wait: it would freeze them wherever they are."""
-    running = list(_IN_THREADS.items())
+    running, threads = list(_IN_THREADS.items()), set(sys._current_frames())
     for signals, _ in running:
         if signals.arrived() is None:
             signals.received = signal.SIGTERM
     for _, ended in running:
         ended.wait(_PATIENCE_S)
+    patient = time.monotonic() + _LAST_WORDS_S
+    while running and time.monotonic() < patient and threads <= set(sys._current_frames()):
+        time.sleep(0.01)
     if isinstance(signal.getsignal(signal.SIGINT), Leaving):
         # Python restores the default handler next, which would replace the command's exit code.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
