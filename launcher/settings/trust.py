@@ -159,6 +159,11 @@ def is_here(item: object) -> bool:
     """
     if not (inspect.isclass(item) or inspect.isroutine(item)):
         return not isinstance(item, ModuleType)
+    # A file that is called like a loaded library leaves no module of its own: its code says where it lies.
+    own = vars(item).values() if inspect.isclass(item) else (item,)
+    code = next((f.__code__ for f in own if inspect.isfunction(f)), None)
+    if code is not None and f"{item.__qualname__}." in f"{code.co_qualname}.":
+        return item.__module__ == "__main__" or _is_here(Path(code.co_filename).resolve())
     module = sys.modules.get(item.__module__ or "")
     file = None if module is None else file_of(module)
     if module is not None and module.__name__ == "__main__":
