@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -21,9 +20,18 @@ import torch
 from .blocks import SavedColumn, SavedColumns, parts_of
 from .errors import CheckpointError
 from .files import new_folder
-from .manifest import check_name, open_checked, read_json, read_manifest
+from .manifest import (
+    LARGEST_JSON,
+    Manifest,
+    Written,
+    open_checked,
+    parse_json,
+    read_manifest,
+    write_file,
+    write_manifest,
+)
 
-_NAME, _MANIFEST = "replay.json", "manifest.json"
+_NAME = "replay.json"
 _FORMAT = "antelope-replay-1"
 
 
@@ -34,7 +42,7 @@ def save(state: dict[str, Any], folder: Path) -> None:
 
     Raises:
         CheckpointError: If the folder holds something else.
-        OSError: Of the system, such as a full disk. Nothing is left behind.
+        OSError: From the system, such as a full disk. Nothing is left behind.
     """
     if os.path.lexists(folder) and (folder.is_symlink() or not (folder / _NAME).is_file()):
         raise CheckpointError(f"{folder} already exists and is not a saved replay.")
@@ -42,9 +50,8 @@ def save(state: dict[str, Any], folder: Path) -> None:
     with new_folder(folder) as beside:
         archive = _Archive(beside)
         tree = json.dumps(archive.write(state), allow_nan=False).encode()
-        archive.write_file(_NAME, iter([tree]))
-        manifest = {"format": _FORMAT, "sha256": archive.sha256, "size": archive.size}
-        archive.write_file(_MANIFEST, iter([json.dumps(manifest).encode()]))
+        archive.files[_NAME] = write_file(beside / _NAME, [tree])
+        write_manifest(beside, format=_FORMAT, files=archive.files, rest={})
         if folder.exists():
             shutil.rmtree(folder)
 
@@ -55,31 +62,26 @@ def load(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it does not exist, or is damaged.
     """
-    name = _MANIFEST
     try:
         manifest = read_manifest(folder, formats=[_FORMAT])
-        for name in manifest.sha256:
-            # Only mapped: it may exceed the memory.
-            open_checked(folder, name, manifest, largest=2**62).close()
-        name = _NAME
-        state: dict[str, Any] = _read(read_json(folder / _NAME), folder)
+        with open_checked(folder, _NAME, manifest, largest=LARGEST_JSON) as file:
+            tree = parse_json(file.read())
+        state: dict[str, Any] = _read(tree, folder, manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder} is not a readable saved replay: {name} {error}") from error
+        raise CheckpointError(f"{folder} is not a readable saved replay: {error}") from error
     return state
 
 
 class _Archive:
-    """Files of an archive that is being written.
+    """An archive that is being written.
 
     Attributes:
-        sha256: Of each file, by its name.
-        size: Bytes of each file.
+        files: What was written, by the files' names.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self.sha256: dict[str, str] = {}
-        self.size: dict[str, int] = {}
+        self.files: dict[str, Written] = {}
 
     def write(self, value: object) -> Any:
         """JSON for a value; its arrays are files."""
@@ -94,19 +96,9 @@ class _Archive:
         return {"value": value}
 
     def _array(self, array: np.ndarray | SavedColumn) -> str:
-        name = f"{len(self.sha256)}.npy"
-        self.write_file(name, _npy(array))
+        name = f"{len(self.files)}.npy"
+        self.files[name] = write_file(self._folder / name, _npy(array))
         return name
-
-    def write_file(self, name: str, parts: Iterator[bytes | memoryview]) -> None:
-        """Write a file, whose bytes come in parts."""
-        digest, size = hashlib.sha256(), 0
-        with open(self._folder / name, "xb") as file:
-            for part in parts:
-                digest.update(part)
-                file.write(part)
-                size += len(part)
-        self.sha256[name], self.size[name] = digest.hexdigest(), size
 
 
 def _npy(array: np.ndarray | SavedColumn) -> Iterator[bytes | memoryview]:
@@ -126,14 +118,15 @@ def _npy(array: np.ndarray | SavedColumn) -> Iterator[bytes | memoryview]:
         yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
-def _read(node: dict[str, Any], folder: Path) -> Any:
+def _read(node: dict[str, Any], folder: Path, manifest: Manifest) -> Any:
     kind, value = next(iter(node.items()))
     if kind == "dict":
-        return {key: _read(item, folder) for key, item in value}
+        return {key: _read(item, folder, manifest) for key, item in value}
     if kind == "value":
         return value
     if kind == "float":
         return float(value)
-    check_name(value)
+    # Before NumPy opens it by name. It is only mapped, and may be larger than the memory.
+    open_checked(folder, value, manifest, largest=2**62).close()
     array = np.load(folder / value, mmap_mode="r", allow_pickle=False)
     return torch.from_numpy(np.array(array)) if kind == "tensor" else array

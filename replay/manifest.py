@@ -1,7 +1,8 @@
-"""Reads folders that may come from anyone: a manifest in JSON, and the files that it names.
+"""Folders with a manifest in JSON: the size and the SHA-256 of every file.
 
-A manifest names regular files of its own folder and nothing else. Links are not followed, devices and pipes
-are not opened, and no more is read than the manifest and this machine's memory allow.
+What is read may come from anyone. A manifest names regular files of its own folder and nothing else; links
+are not followed, devices and pipes are not opened, and no more is read than the manifest and this machine's
+memory allow. Error messages name the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from . import files
 
+MANIFEST = "manifest.json"
 LARGEST_JSON = 2**30  # Bytes. A writer that exceeds it would write what no reader accepts.
 _LARGEST_MANIFEST = 2**26
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -26,13 +28,13 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # Devices, 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder says it holds.
+    """What a folder says it contains.
 
     Attributes:
         format: The format's name.
         sha256: The hash of each file, by the file's name.
         size: The size of each file in bytes; empty in formats without sizes.
-        rest: All other entries, as they are: nothing in them has been checked.
+        rest: All other entries, unchecked.
     """
 
     format: str
@@ -41,22 +43,55 @@ class Manifest:
     rest: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a manifest says about a file."""
+
+    size: int  # Bytes.
+    sha256: str
+
+
+def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> Written:
+    """Write a new file, hashed as it is written, and sync it to the disk."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "xb") as file:
+        for part in parts:
+            digest.update(part)
+            file.write(part)
+            size += len(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return Written(size, digest.hexdigest())
+
+
+def write_manifest(
+    folder: Path, *, format: str, files: Mapping[str, Written], rest: Mapping[str, Any]
+) -> None:
+    """Write the manifest of a folder, after its files."""
+    manifest = {
+        "format": format,
+        "sha256": {name: written.sha256 for name, written in files.items()},
+        "size": {name: written.size for name, written in files.items()},
+        **rest,
+    }
+    write_file(folder / MANIFEST, [json.dumps(manifest, indent=1).encode()])
+
+
 def read_manifest(
     folder: Path, *, formats: Collection[str], sized: Collection[str] = ()
 ) -> Manifest:
-    """The manifest of a folder, `manifest.json`.
+    """The manifest of a folder.
 
     Args:
-        folder: Holds the files that the manifest names.
         formats: Names of the formats that are known.
-        sized: Those that say the size of every file.
+        sized: Those that give the size of every file.
 
     Raises:
         OSError: The file is missing, or not a regular one.
         ValueError: It is not a manifest, its format is unknown, or it names something other than a file of
-            its own folder. The message continues "the manifest ...", or says so itself.
+            its own folder.
     """
-    found = read_json(folder / "manifest.json", largest=_LARGEST_MANIFEST)
+    found = read_json(folder / MANIFEST, largest=_LARGEST_MANIFEST)
     if not isinstance(found, dict) or not isinstance(found.get("format"), str):
         raise ValueError("manifest.json is not a manifest")
     name = found["format"]
@@ -88,27 +123,27 @@ def check_name(name: Any) -> None:
         raise ValueError(f"{str(name)[:100]!r} is not the name of a file in the folder")
 
 
-def open_regular(
+def open_sized(
     path: Path, *, size: int | None = None, largest: int | None = None
 ) -> BufferedReader:
-    """Open a regular file to read it, never through a link; a pipe or device is not waited for.
+    """Open a regular file of a certain size to read it, never through a link.
 
     Args:
-        size: How many bytes it has to have; None: any number.
-        largest: How many bytes it may have; None: as many as the machine has memory.
+        size: In bytes; None: any.
+        largest: The largest size in bytes; None: the machine's memory.
 
     Raises:
         OSError: It is missing, a link, or not a regular file.
-        ValueError: It has another size, or is too large. The message continues the file's name.
+        ValueError: It has another size, or is too large.
     """
     file = files.open_regular(path)
     try:
         found = os.fstat(file.fileno()).st_size
         if size is not None and found != size:
-            raise ValueError(f"has {found:,} bytes, the manifest says {size:,}")
+            raise ValueError(f"{path.name} has {found:,} bytes, the manifest says {size:,}")
         bound = memory_size() if largest is None else largest
         if found > bound:
-            raise ValueError(f"has {found:,} bytes; at most {bound:,} can be read here")
+            raise ValueError(f"{path.name} has {found:,} bytes; at most {bound:,} can be read here")
     except BaseException:
         file.close()
         raise
@@ -118,19 +153,21 @@ def open_regular(
 def open_checked(
     folder: Path, name: str, manifest: Manifest, *, largest: int | None = None
 ) -> BufferedReader:
-    """Open a file that the manifest names, once it is known to be whole and as it was written.
+    """Open a file that the manifest names, after a check that it is as it was written.
 
     Args:
-        largest: As for `open_regular`.
+        largest: As for `open_sized`.
 
     Raises:
         OSError: It cannot be read, or is not a regular file.
-        ValueError: It differs from what the manifest says. The message continues the file's name.
+        ValueError: It differs from what the manifest says, or the manifest does not name it.
     """
-    file = open_regular(folder / name, size=manifest.size.get(name), largest=largest)
+    if name not in manifest.sha256:
+        raise ValueError(f"{name} is not in the manifest")
+    file = open_sized(folder / name, size=manifest.size.get(name), largest=largest)
     try:
         if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256[name]:
-            raise ValueError("does not match its SHA-256")
+            raise ValueError(f"{name} does not match its SHA-256")
         file.seek(0)
     except BaseException:
         file.close()
@@ -139,29 +176,35 @@ def open_checked(
 
 
 def read_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:
-    """The contents of a JSON file, as strict JSON: NaN and infinity are refused.
+    """The contents of a JSON file; NaN and infinity, which are not JSON, are refused.
 
     Args:
-        largest: How many bytes it may have.
+        largest: Its largest size in bytes.
 
     Raises:
         OSError: It cannot be read, or is not a regular file.
         ValueError: It is too large, nested too deeply, or not JSON.
     """
-    with open_regular(path, largest=largest) as file:
-        return parse_json(file.read(largest + 1))
+    with open_sized(path, largest=largest) as file:
+        data = file.read(largest + 1)
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"{path.name} {error}") from None
 
 
 def parse_json(data: bytes) -> Any:
-    """As `read_json`, from bytes."""
+    """What `read_json` returns, from bytes; the message of an error continues the name of their file."""
     try:
         return json.loads(data, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error})") from None
 
 
 def memory_size() -> int:
-    """The machine's memory in bytes; a very large number where the system does not say."""
+    """The machine's memory in bytes; a very large number if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -169,4 +212,4 @@ def memory_size() -> int:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"holds {word}, which is not JSON")
+    raise ValueError(f"it holds {word}")

@@ -41,7 +41,8 @@ def in_words(value: object) -> str:
         return f"a {type(value).__name__} {value.dtype} {list(value.shape)}"
     if isinstance(value, (dict, list, tuple)):
         return f"a {type(value).__name__} of {len(value)}"
-    return ascii(value) if len(text := ascii(value)) <= 60 else f"{text[:57]}..."
+    shown = ascii(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,22 @@ from torch import Tensor
 from ...replay import CheckpointError
 from ...replay.blocks import SavedColumns
 from ...replay.files import new_folder, remove_partial
-from ...replay.manifest import LARGEST_JSON, Manifest, parse_json, read_json, read_manifest
-from .column_blocks import checked_file, read_columns, write_columns
+from ...replay.manifest import (
+    LARGEST_JSON,
+    MANIFEST,
+    Manifest,
+    Written,
+    open_checked,
+    parse_json,
+    read_json,
+    read_manifest,
+    write_file,
+    write_manifest,
+)
+from ...replay.structure import each, text
+from .column_blocks import FORM, read_columns, write_columns
 from .packing import IN_MODEL, Packed, unpack
-from .tensor_file import TensorFile, Written, entry_of, write_bytes
+from .tensor_file import TensorFile, entry_of
 from .tensor_file import write as write_tensors
 
 FORMAT = "antelope-checkpoint-3"
@@ -173,24 +185,18 @@ def write(
         OSError: Of the system, where even the weights could not be written.
     """
     packed = Packed(state, model)
-    text = json.dumps({"format": FORMAT, "state": packed.tree}, allow_nan=False).encode()
-    if len(text) > LARGEST_JSON:
-        raise CheckpointError(f"The state holds {len(text):,} bytes besides its tensors: too many.")
+    tree = json.dumps({"format": FORMAT, "state": packed.tree}, allow_nan=False).encode()
+    if len(tree) > LARGEST_JSON:
+        raise CheckpointError(f"The state holds {len(tree):,} bytes besides its tensors: too many.")
     files: dict[str, Written] = {}
     if model is not None:
         own = {name: entry_of(value) for name, value in model.items()}
         files[MODEL] = write_tensors(path / MODEL, own, {"format": "pt"})
     tensors = {name: entry_of(value) for name, value in packed.values.items()}
     files[_TENSORS] = write_tensors(path / _TENSORS, tensors, {})
-    files[_STATE] = write_bytes(path / _STATE, iter([text]))
+    files[_STATE] = write_file(path / _STATE, [tree])
     rest, problem = _write_columns(path, packed, earlier, files)
-    manifest = {
-        "format": FORMAT,
-        "sha256": {name: written.sha256 for name, written in files.items()},
-        "size": {name: written.size for name, written in files.items()},
-        **rest,
-    }
-    write_bytes(path / "manifest.json", iter([json.dumps(manifest, indent=1).encode()]))
+    write_manifest(path, format=FORMAT, files=files, rest=rest)
     _sync(path)
     return problem
 
@@ -205,9 +211,10 @@ def _write_columns(
     """
     columns: dict[str, Any] = {}
     written: dict[str, Written] = {}
+    readable = _readable(earlier) if packed.columns else []
     try:
         for name, values in packed.columns.items():
-            columns[name], blocks = write_columns(path, name, values, earlier, formats=_IN_BLOCKS)
+            columns[name], blocks = write_columns(path, name, values, readable)
             written |= blocks
     except OSError as error:
         for file in path.glob("rows-*"):
@@ -284,7 +291,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _checked(path: Path, name: str, manifest: Manifest) -> BufferedReader:
     with _explained(path):
-        return checked_file(path, name, manifest)
+        return open_checked(path, name, manifest)
 
 
 def _file_of(error: OSError) -> str:
@@ -299,14 +306,13 @@ def _manifest(path: Path) -> Manifest:
     """
     try:
         manifest = read_manifest(path, formats=_KNOWN, sized=_IN_BLOCKS)
-        blocks = {
-            file
-            for about in dict(manifest.rest.get("columns", {})).values()
-            for file in about["files"]
-        }
+        columns = manifest.rest.get("columns", {}) if manifest.format in _IN_BLOCKS else {}
+        FORM(columns, "columns")
+        each(text)(manifest.rest.get("left_out", []), "left_out")
+        blocks = {file for about in columns.values() for file in about["files"]}
         if {*manifest.sha256} - {MODEL} - blocks != {*_FILES} or blocks - {*manifest.sha256}:
             raise ValueError("it does not list the files of a checkpoint")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         if (unknown := _unknown(path)) is not None:
             raise unknown from error
         raise CheckpointError(
@@ -315,15 +321,24 @@ def _manifest(path: Path) -> Manifest:
     return manifest
 
 
+def _readable(earlier: Sequence[Path]) -> list[tuple[Path, Manifest]]:
+    """Those of some checkpoints whose manifests are valid."""
+    found = []
+    for path in earlier:
+        with suppress(CheckpointError):
+            found.append((path, _manifest(path)))
+    return found
+
+
 def _left_out(manifest: Manifest) -> list[str]:
     """The top-level keys of the state that could not be written."""
-    return [str(key) for key in manifest.rest.get("left_out", ())]
+    return list(manifest.rest.get("left_out", []))
 
 
 def _unknown(path: Path) -> CheckpointError | None:
     """The error for a checkpoint whose format this version does not read; None if that is not the reason."""
     try:
-        written = read_json(path / "manifest.json")["format"]
+        written = read_json(path / MANIFEST)["format"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if written in _KNOWN:
@@ -347,7 +362,7 @@ def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     Raises:
         CheckpointError: If there is none.
     """
-    if (path / "manifest.json").exists():
+    if (path / MANIFEST).exists():
         return read(path, without=without)
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     checkpoints = Checkpoints(folder)

@@ -1,8 +1,8 @@
-"""The columns of a replay on disk: a file for each block of rows, linked where the block is on disk already.
+"""The columns of a replay on disk: one file per block of rows, linked if the block is on disk already.
 
-A ring buffer writes to few blocks between two checkpoints. The others are the files of the checkpoint before,
-under a second name (`os.link`), so that they are neither written nor stored twice. Nothing writes to a file
-once it is made, and a copy of a run's folder holds every block in full.
+A ring buffer writes to few blocks between two checkpoints. The others are files of the previous checkpoint
+under a second name (`os.link`), so that they are neither written nor stored twice. A file is never changed
+once it is written, and a copy of a run's folder holds every block in full.
 """
 
 from __future__ import annotations
@@ -13,32 +13,44 @@ import os
 import stat
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...replay.blocks import SavedColumns
-from ...replay.manifest import Manifest, open_checked, read_manifest
-from .tensor_file import Entry, TensorFile, Written, column_entry, write
+from ...replay.manifest import Manifest, Written, open_checked
+from ...replay.structure import count, each, fields, table, text
+from .tensor_file import Entry, TensorFile, column_entry, write
+
+# What a manifest says about the columns of its checkpoint, by their names.
+FORM = table(
+    fields(
+        {
+            "mark": text,
+            "rows": count,
+            "block_rows": count,
+            "fields": each(text),
+            "files": each(text),
+        }
+    )
+)
 
 
 def write_columns(
-    folder: Path, name: str, columns: SavedColumns, earlier: Sequence[Path], *, formats: list[str]
+    folder: Path, name: str, columns: SavedColumns, earlier: Sequence[tuple[Path, Manifest]]
 ) -> tuple[dict[str, Any], dict[str, Written]]:
     """Write columns into a new checkpoint's folder, block by block.
 
     Args:
         name: Tells these columns from others in the checkpoint.
-        earlier: Folders of earlier checkpoints, newest first, whose blocks may be linked.
-        formats: Those of their manifests that can have blocks.
+        earlier: Earlier checkpoints, newest first, whose blocks may be linked; their manifests are valid.
 
     Returns:
-        What the manifest says about the blocks, and about each file.
+        What the manifest says about the columns, and about each file.
 
     Raises:
-        OSError: Of the system, such as a full disk.
+        OSError: From the system, such as a full disk.
     """
     about: dict[str, Any] = {
         "mark": columns.mark,
@@ -47,7 +59,7 @@ def write_columns(
         "fields": list(columns),
         "files": [f"rows-{name}-{block:04d}.safetensors" for block in range(columns.num_blocks)],
     }
-    known = _blocks_on_disk(columns, about, earlier, formats)
+    known = _blocks_on_disk(columns, about, earlier)
     files: dict[str, Written] = {}
     for block, file in enumerate(about["files"]):
         linked = None if block not in known else _linked(*known[block], folder / file)
@@ -68,17 +80,12 @@ def _entries(columns: SavedColumns, block: int) -> dict[str, Entry]:
 
 
 def _blocks_on_disk(
-    columns: SavedColumns, about: Mapping[str, Any], earlier: Sequence[Path], formats: list[str]
+    columns: SavedColumns, about: Mapping[str, Any], earlier: Sequence[tuple[Path, Manifest]]
 ) -> dict[int, tuple[Path, Written]]:
-    """The file of each block that has not changed since an earlier checkpoint, the newest that is known."""
-    for folder in earlier:
-        try:
-            manifest = read_manifest(folder, formats=formats, sized=formats)
-            there = list(manifest.rest["columns"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
-            continue  # Damaged, or without blocks.
-        for before in there:
-            changed = columns.changed_since(str(before["mark"]))
+    """The files of the blocks that have not changed since an earlier checkpoint, the newest that is known."""
+    for folder, manifest in earlier:
+        for before in manifest.rest.get("columns", {}).values():
+            changed = columns.changed_since(before["mark"])
             if changed is None or any(before[k] != about[k] for k in ("block_rows", "fields")):
                 continue
             return {
@@ -90,7 +97,7 @@ def _blocks_on_disk(
 
 
 def _linked(source: Path, written: Written, target: Path) -> Written | None:
-    """Give a file a second name; None where it is not as it was written, or the system makes no links."""
+    """Give a file a second name; None if it has another size by now, or the system makes no links."""
     try:
         os.link(source, target, follow_symlinks=False)
         found = os.lstat(target)
@@ -113,17 +120,17 @@ def read_columns(folder: Path, about: Mapping[str, Any], manifest: Manifest) -> 
     Raises:
         OSError, ValueError: A block cannot be read, or is damaged. The message names its file.
     """
-    rows, block_rows, names = int(about["rows"]), int(about["block_rows"]), list(about["fields"])
+    rows, block_rows, names = about["rows"], about["block_rows"], about["fields"]
     blocks: list[TensorFile] = []
     with contextlib.ExitStack() as opened:
         for block, name in enumerate(about["files"]):
-            file = opened.enter_context(checked_file(folder, name, manifest))
+            file = opened.enter_context(open_checked(folder, name, manifest))
             blocks.append(TensorFile(file))
             _check_block(blocks[-1], names, min(block_rows, rows - block * block_rows), name)
         if not blocks or len(blocks) != -(-rows // block_rows):
             raise ValueError(f"{rows} rows are not in {len(blocks)} blocks of {block_rows}")
-        fields = {name: blocks[0].field(name) for name in names}
-        if any(block.field(name) != field for block in blocks for name, field in fields.items()):
+        shapes = {name: blocks[0].field(name) for name in names}
+        if any(block.field(name) != field for block in blocks for name, field in shapes.items()):
             raise ValueError("its blocks hold different columns")
         files = opened.pop_all()
 
@@ -136,13 +143,7 @@ def read_columns(folder: Path, about: Mapping[str, Any], manifest: Manifest) -> 
             start += last - first
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    columns = SavedColumns(
-        fields,
-        rows,
-        read,
-        block_rows=block_rows,
-        mark=str(about["mark"]),
-    )
+    columns = SavedColumns(shapes, rows, read, block_rows=block_rows, mark=about["mark"])
     weakref.finalize(columns, files.close)
     return columns
 
@@ -150,16 +151,3 @@ def read_columns(folder: Path, about: Mapping[str, Any], manifest: Manifest) -> 
 def _check_block(block: TensorFile, names: Collection[str], rows: int, file: str) -> None:
     if {*block.names} != {*names} or any(block.num_rows(name) != rows for name in names):
         raise ValueError(f"{file} does not hold the rows that the manifest says")
-
-
-def checked_file(folder: Path, name: str, manifest: Manifest) -> BufferedReader:
-    """A file that the manifest names, open to be read, after its size and hash were checked.
-
-    Raises:
-        OSError: It cannot be read, or is not a regular file.
-        ValueError: It differs from what the manifest says. The message names the file.
-    """
-    try:
-        return open_checked(folder, name, manifest)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from None

@@ -6,7 +6,6 @@ the memory that it stays in, so that a save needs no more memory than the run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from ...replay import CheckpointError
 from ...replay.blocks import PART, Field
-from ...replay.manifest import parse_json
+from ...replay.manifest import Written, parse_json, write_file
 
 _HEADER = 100 * 2**20  # Bytes of a header, at most, as in the library.
 _NAMES = {
@@ -57,14 +56,6 @@ class Entry:
     parts: Callable[[], Iterator[memoryview]]
 
 
-@dataclass(frozen=True)
-class Written:
-    """What a manifest says about a file: its size in bytes and its SHA-256."""
-
-    size: int
-    sha256: str
-
-
 def entry_of(value: Tensor | np.ndarray) -> Entry:
     """The entry of a tensor on any device, or of an array.
 
@@ -85,7 +76,7 @@ def column_entry(
 
 
 def write(path: Path, entries: Mapping[str, Entry], metadata: dict[str, str]) -> Written:
-    """Write a new file, synced to the disk; tensors are read while they are written."""
+    """Write a new file and sync it to the disk; tensors are read while they are written."""
     order = sorted(entries.items(), key=lambda item: -_itemsize(item[1].dtype))  # Aligned.
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
@@ -100,20 +91,7 @@ def write(path: Path, entries: Mapping[str, Entry], metadata: dict[str, str]) ->
         for _, entry in order:
             yield from entry.parts()
 
-    return write_bytes(path, parts())
-
-
-def write_bytes(path: Path, parts: Iterator[bytes | memoryview]) -> Written:
-    """Write a new file, synced to the disk."""
-    digest, size = hashlib.sha256(), 0
-    with open(path, "xb") as file:
-        for part in parts:
-            digest.update(part)
-            file.write(part)
-            size += len(part)
-        file.flush()
-        os.fsync(file.fileno())
-    return Written(size, digest.hexdigest())
+    return write_file(path, parts())
 
 
 class TensorFile:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,11 +104,30 @@ def test_a_foreign_manifest_is_refused(saved: Path, foreign: str) -> None:
         load(saved)
 
 
+def forge(saved: Path, tree: Any, **hashes: str) -> None:
+    """Replace the tree, and the manifest with one that fits it."""
+    data = json.dumps(tree).encode()
+    (saved / "replay.json").write_bytes(data)
+    hashes = {"replay.json": hashlib.sha256(data).hexdigest(), **hashes}
+    manifest = {"format": "antelope-replay-1", "sha256": hashes}
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_files_elsewhere_are_not_read(saved: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "secret.npy", np.ones(3))
-    (saved / "replay.json").write_text(json.dumps({"dict": [["x", {"array": "../../secret.npy"}]]}))
-    (saved / "manifest.json").write_text(json.dumps({"format": "antelope-replay-1", "sha256": {}}))
+    name = "../../secret.npy"
+    forge(saved, {"dict": [["x", {"array": name}]]})
+    with pytest.raises(CheckpointError, match=r"secret\.npy is not in the manifest"):
+        load(saved)
+    forge(saved, {"value": 3}, **{name: "0" * 64})
     with pytest.raises(CheckpointError, match="not the name of a file in the folder"):
+        load(saved)
+
+
+def test_files_that_the_manifest_does_not_name_are_not_even_opened(saved: Path) -> None:
+    os.mkfifo(saved / "pipe.npy")  # To open it would take forever.
+    forge(saved, {"dict": [["x", {"array": "pipe.npy"}]]})
+    with pytest.raises(CheckpointError, match=r"pipe\.npy is not in the manifest"):
         load(saved)
 
 

@@ -9,7 +9,7 @@ import pytest
 from antelope.replay.manifest import (
     check_name,
     open_checked,
-    open_regular,
+    open_sized,
     parse_json,
     read_json,
     read_manifest,
@@ -89,9 +89,9 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "link", tmp_path / "pipe", tmp_path):
         with pytest.raises(OSError, match=r"link|regular|directory|symbolic"):
-            open_regular(path)
+            open_sized(path)
     with pytest.raises(OSError, match="regular"):
-        open_regular(type(tmp_path)("/dev/zero"))
+        open_sized(type(tmp_path)("/dev/zero"))
 
 
 def test_a_file_of_another_size_is_not_even_hashed(tmp_path):
@@ -101,7 +101,7 @@ def test_a_file_of_another_size_is_not_even_hashed(tmp_path):
     with pytest.raises(ValueError, match="the manifest says 5"):
         open_checked(tmp_path, "a.bin", manifest)
     with pytest.raises(ValueError, match="can be read here"):
-        open_regular(tmp_path / "a.bin")
+        open_sized(tmp_path / "a.bin")
 
 
 def test_a_file_with_other_bytes_does_not_match(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import shutil
 from pathlib import Path
@@ -238,19 +239,43 @@ def test_blocks_stay_open_until_they_are_read(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("change", ["rows", "block_rows", "files", "fields"])
-def test_a_manifest_that_does_not_fit_its_blocks_is_refused(change: str, tmp_path: Path) -> None:
-    import json
-
-    path = Checkpoints(tmp_path).save(Rows().saved())
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": 39}, "does not hold the rows"),
+        ({"rows": 32}, "does not hold the rows"),
+        ({"block_rows": 7}, "does not hold the rows"),
+        ({"fields": ["image"]}, "does not hold the rows"),
+        ({"files": []}, "does not list the files of a checkpoint"),
+        ({"files": ["../state.json"]}, "does not list the files of a checkpoint"),
+        ({"rows": -1}, "expected a whole number"),
+        ({"fields": 3}, "expected a list"),
+        ({"mark": None}, "expected a text"),
+        (None, "expected a dict"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_blocks_is_refused(
+    change: dict[str, Any] | None, message: str, tmp_path: Path
+) -> None:
+    rows, checkpoints = Rows(), Checkpoints(tmp_path)
+    path = checkpoints.save(rows.saved())
     manifest = json.loads((path / "manifest.json").read_text())
     about = manifest["columns"]["0"]
-    about[change] = {
-        "rows": 39,
-        "block_rows": 7,
-        "files": ["../state.json", *about["files"][1:]],
-        "fields": ["image"],
-    }[change]
+    manifest["columns"]["0"] = None if change is None else {**about, **change}
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=message):
         read(path)
+    # And no later save depends on it.
+    rows.assert_in(read(checkpoints.save(rows.saved())))
+
+
+@pytest.mark.parametrize("left_out", [3, {"replay": 1}, [3]])
+def test_a_manifest_that_does_not_say_what_was_left_out_is_refused(
+    left_out: Any, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save({"step": 1})
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "left_out": left_out}))
+    assert "expected a" in checkpoints.newest()[1][0]
+    assert read(checkpoints.save({"step": 2})) == {"step": 2}
