@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +31,7 @@ def plainly(settings: Settings, work: Callable[[], T], *, advise: bool = True) -
         KeyboardInterrupt, SystemExit: After a signal.
     """
     from .process import left_as_found
+    from .record.output import write_error
     from .record.signals import Interrupted, SignalExit, mark_resumable
     from .settings.import_path import importing_nothing_from
 
@@ -47,7 +47,7 @@ def plainly(settings: Settings, work: Callable[[], T], *, advise: bool = True) -
         raise error.with_traceback(None) from None
     except Interrupted as error:
         if advise and error.resumable:
-            print("Continue it with the same call and resume=true.", file=sys.stderr)
+            write_error("Continue it with the same call and resume=true.")
         # A thread ends by SystemExit without a word, and by KeyboardInterrupt with a traceback.
         in_main = threading.current_thread() is threading.main_thread()
         by_user = error.signum == signal.SIGINT and in_main

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...replay import ConfigError, Diverged, NotSaved
+from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.shown import shown
 from .directory import RunDirectory
 from .divergence import divergence_behind, with_advice
@@ -94,12 +94,9 @@ class Ending:
             # Actions of NaN, for example, which an environment or a distribution refuses.
             if (behind := divergence_behind(error, self._session)) is not None:
                 raise self.diverged(behind) from error
-            if self._directory.started and not isinstance(error, (ConfigError, NotSaved)):
-                error.add_note(self._saving.save_crash())
-            if self._directory.started and isinstance(error, ConfigError):
-                # It had begun, so it was not refused: an environment died, say.
-                error.exit_code = 1
             self.end("failed", reason=f"{type(error).__name__}: {error}")
+            if self._directory.started and not isinstance(error, NotSaved):
+                self._failed(error)
             raise
         except Interrupted as error:
             self.end("interrupted", reason=str(error))
@@ -110,6 +107,18 @@ class Ending:
             mark_resumable(error, self.resumable)
             raise
 
+    def _failed(self, error: Exception) -> None:
+        """Keep what the error of a run that had begun left behind, and add to the error where it is."""
+        if isinstance(error, ConfigError):
+            error.exit_code = 1  # Nothing was refused: an environment died, say.
+        if isinstance(error, CheckpointError):  # This state cannot be saved.
+            return
+        kept = self._saving.save_crash()
+        if isinstance(error, ConfigError):
+            error.args = (f"{error}\n{kept}",)  # The console prints its message alone.
+        else:
+            error.add_note(kept)
+
     def diverged(self, error: Diverged) -> Diverged:
         """End the run as diverged; returns the error with the step, and what to do, added."""
         self.end("diverged", reason=str(error), tensor=error.tensor, lr=error.lr)
@@ -118,6 +127,9 @@ class Ending:
     def _say_interrupted(self, error: Interrupted) -> None:
         session = self._session
         session.console.stop()
+        if not self._directory.started:
+            session.console.note(f"Interrupted by {error} before its first step.")
+            return
         outcome = f"saved to {session.path}" if error.saved else "not saved"
         session.console.note(f"Interrupted by {error} at step {session.progress.step}; {outcome}.")
 

@@ -17,6 +17,8 @@ CAUGHT = tuple(
 )
 # How long Python's exit waits for a run in a thread to finish its step and save, in seconds.
 _PATIENCE_S = 60.0
+# And for what its thread then says: the error, or how to resume. A thread may also go on with other things.
+_LAST_WORDS_S = 5.0
 
 
 class Interrupted(BaseException):
@@ -97,10 +99,12 @@ class Signals:
             return
         # The type is that of typeshed's `signal.signal`.
         previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        # A signal of an earlier block was acted on, or handed on.
+        self.received, self._interrupts = None, 0
         self._at_once, self._acted, self._depth = True, False, 1
         self._in_thread = threading.current_thread() is not threading.main_thread()
         if self._in_thread:
-            _IN_THREADS[self] = threading.Event()
+            _IN_THREADS[self] = threading.get_ident()
         else:
             for signum in CAUGHT:
                 if signal.getsignal(signum) is not signal.SIG_IGN:
@@ -109,8 +113,7 @@ class Signals:
             yield
         finally:
             self._depth = 0
-            if (ended := _IN_THREADS.pop(self, None)) is not None:
-                ended.set()
+            _IN_THREADS.pop(self, None)
             for caught, handler in previous.items():
                 # None: a C library installed it, and Python cannot reinstall it.
                 signal.signal(caught, signal.SIG_DFL if handler is None else handler)
@@ -199,24 +202,26 @@ def _main_thread_was_interrupted() -> bool:
     return not threading.main_thread().is_alive() and isinstance(last, KeyboardInterrupt)
 
 
-# Runs in threads, and what is set when they have ended: until CPython 3.13, a `join` that Ctrl-C interrupts
-# takes the thread for ended, so that Python no longer waits for it.
-_IN_THREADS: dict[Signals, threading.Event] = {}
-_LAST_WORDS_S = 2.0  # For what a thread says after its run: the error, and how to resume.
+# Runs in threads, and the identifiers of those.
+_IN_THREADS: dict[Signals, int] = {}
 
 
 @atexit.register
 def _end_threads() -> None:
     """Stop the runs in threads for which Python does not wait: it would freeze them wherever they are."""
-    running, threads = list(_IN_THREADS.items()), set(sys._current_frames())
-    for signals, _ in running:
+    running = dict(_IN_THREADS)
+    for signals in running:
         if signals.arrived() is None:
             signals.received = signal.SIGTERM
-    for _, ended in running:
-        ended.wait(_PATIENCE_S)
-    patient = time.monotonic() + _LAST_WORDS_S
-    while running and time.monotonic() < patient and threads <= set(sys._current_frames()):
-        time.sleep(0.01)
+    _wait_until(lambda: running.keys().isdisjoint(_IN_THREADS), _PATIENCE_S)
+    # Until CPython 3.13, a `join` that Ctrl-C interrupts takes the thread for ended: it would not wait.
+    _wait_until(lambda: not set(running.values()) & sys._current_frames().keys(), _LAST_WORDS_S)
     if isinstance(signal.getsignal(signal.SIGINT), Leaving):
         # Python restores the default handler next, which would replace the command's exit code.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _wait_until(over: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not over() and time.monotonic() < end:
+        time.sleep(0.01)

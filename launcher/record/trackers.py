@@ -107,7 +107,7 @@ class Tracker:
         self.lost += len(self.waiting) == _MOST_WAITING
         self.waiting.append(row)
         if self._error is not None and time.monotonic() < self._next_try:
-            raise self._error
+            raise self._error.with_traceback(None)  # Which would grow with every row.
         self._send()
 
     def close(self) -> None:

@@ -15,7 +15,8 @@ import pytest
 from antelope import ml
 from antelope.launcher.record.checkpoint import read
 
-ROOT = Path(__file__).resolve().parents[2]
+from .console import finished
+
 WORDS = ["model=model.py:Net", "train_steps=120", "eval_every=20", "log_every=5", "save_every=10"]
 WORDS += ["threads=1", "plot=false"]
 
@@ -98,20 +99,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """A run from the console, whose directory is on the disk."""
     (disk.parent / "model.py").write_text(MODEL)
-    return subprocess.run(
-        [sys.executable, "-B", str(ROOT / "run.py"), *words, f"path={disk}/run", *more],
-        cwd=disk.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "DISK": str(disk),
-            "OMP_NUM_THREADS": "1",
-            "FAULTS": json.dumps(faults),
-        },
-    )
+    where = {"DISK": str(disk), "FAULTS": json.dumps(faults)}
+    return finished(*words, f"path={disk}/run", *more, cwd=disk.parent, **where)
 
 
 def status(folder: Path) -> str:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +19,8 @@ from antelope import ConfigError, DataError, ml
 from antelope.envs import downloads
 from antelope.replay import DownloadError
 
-ROOT = Path(__file__).resolve().parents[2]
+from .console import MAIN, finished
+
 SHORT: dict[str, Any] = {"dataset": "MNIST", "train_steps": 2, "plot": False, "data_dir": "data"}
 
 
@@ -163,21 +160,11 @@ def test_files_that_the_user_has_put_there_are_not_downloaded(server: Server) ->
 
 
 @pytest.mark.row(27)
-def test_a_failed_download_ends_the_console_with_one(server: Server, tmp_path: Path) -> None:
+def test_a_failed_download_ends_the_console_with_one(server: Server) -> None:
     server.fault = "html"
-    (tmp_path / "console.py").write_text(
-        "import json, sys\nfrom torchvision.datasets import MNIST\n"
-        "from antelope.launcher.ml import main\n\n"
-        "MNIST.mirrors, MNIST.resources = json.loads(sys.argv[1])\nmain(sys.argv[2:])\n"
-    )
-    where = json.dumps([MNIST.mirrors, MNIST.resources])
-    ended = subprocess.run(
-        [sys.executable, "-B", "console.py", where, "dataset=MNIST", "data_dir=data"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    found = f"MNIST.mirrors, MNIST.resources = {MNIST.mirrors!r}, {MNIST.resources!r}"
+    code = f"from torchvision.datasets import MNIST; {found}; {MAIN}"
+    ended = finished("dataset=MNIST", "data_dir=data", code=code)
     assert ended.returncode == 1
     assert "MNIST could not be downloaded" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -24,37 +24,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from antelope import NotSaved, load, ml
+from antelope import ConfigError, NotSaved, load, ml
 from antelope.launcher.ml import main
 from antelope.launcher.record.checkpoint import Checkpoints
+from antelope.launcher.record.signals import Signals
 
-ROOT = Path(__file__).resolve().parents[2]
-MODEL = """\
-import time
+from .console import MAIN, NET, ROOT, Console
 
-from torch import nn
-from torch.nn import functional as F
-
-
-class Slow(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.layer = nn.Linear(in_features, out_features)
-
-    def forward(self, obs):
-        return self.layer(obs.flatten(1))
-
+MODEL = (
+    NET
+    + """\
     def learn(self, replay):
         time.sleep(0.02)
         print("x" * 9000)  # More than a pipe's reader leaves in the buffer.
         batch = next(replay)
         return F.cross_entropy(self(batch.obs), batch.label)
 """
-CONSOLE = "from antelope.launcher.ml import main; main()"
+)
 THREAD = """\
-import sys, threading
+import sys, threading, time
 from antelope import ml
-thread = threading.Thread(target=ml, args=sys.argv[1:], daemon=True)
+
+def work():
+    try:
+        ml(*sys.argv[1:])
+    finally:
+        time.sleep(0.5)
+        print("The last words of the thread.", file=sys.stderr)
+
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()  # Is not waited for.
+thread = threading.Thread(target=work, daemon=True)
 thread.start()
 thread.join()
 """
@@ -122,37 +121,19 @@ def same(path: str, other: str) -> bool:
     return rows[0] == rows[1] and all(torch.equal(one[name], two[name]) for name in one)
 
 
-class Started:
-    """A run in a process of its own, which has taken its first step."""
-
-    def __init__(self, *words: str, code: str = CONSOLE, stdout: Any = subprocess.DEVNULL):
-        Path("model.py").write_text(MODEL)
-        words = (*words, "model=Slow", "dataset=Digits", "plot=false", "threads=1", "path=run")
-        self.process = subprocess.Popen(
-            [sys.executable, "-B", "-c", code, *words],
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-        end = time.monotonic() + 120
-        while not Path("run/status.json").exists():
-            if self.process.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"The run did not start: {self.process.stderr}")
-            time.sleep(0.02)
-
-    def send(self, *signals: int, pause_s: float = 0.0) -> Started:
-        for signum in signals:
-            if self.process.poll() is None:
-                self.process.send_signal(signum)
-            time.sleep(pause_s)
-        return self
-
-    def end(self) -> tuple[int, str]:
-        """Exit code and errors."""
-        err = self.process.communicate(timeout=120)[1]
-        return self.process.returncode, err
+def started(*words: str, **how: Any) -> Console:
+    """A run in a process of its own, which has taken its first step, and goes on for a minute."""
+    Path("model.py").write_text(MODEL)
+    usual = [
+        "train_steps=3000",
+        "model=Net",
+        "dataset=Digits",
+        "plot=false",
+        "threads=1",
+        "path=run",
+    ]
+    how = {"stdout": subprocess.DEVNULL, **how}
+    return Console(*usual, *words, **how).wait_until(Path("run/status.json").exists)
 
 
 # ------------------------------------------------------------------------------------------- signals
@@ -172,18 +153,19 @@ def test_row_03_a_run_is_saved_once_whatever_signals_follow(
     signals: tuple[int, ...], code: int
 ) -> None:
     """Row 3: also while it saves and while Python ends."""
-    run = Started("progress=false").send(*signals, pause_s=0.1)
-    assert (ended := run.end())[0] == code, ended
-    assert "Resume with: ml " in ended[1]
-    assert "Continue it" not in ended[1]  # That is what Python callers are told.
+    ended, _, err = started("progress=false").send(*signals, pause_s=0.1).end()
+    assert ended == code, err
+    assert "Resume with: ml " in err
+    assert "Continue it" not in err  # That is what Python callers are told.
     assert (status()["status"], len(list(Path("run/checkpoints").iterdir()))) == ("interrupted", 1)
 
 
 @pytest.mark.row(3)
 def test_row_03_ctrl_c_also_saves_a_run_in_a_thread() -> None:
-    """Row 3: only the main thread receives signals, and Python ends when it does."""
-    _, err = Started("progress=false", code=THREAD).send(signal.SIGINT).end()
+    """Row 3: only the main thread receives signals, and Python waits for no daemon thread."""
+    _, _, err = started("progress=false", code=THREAD).send(signal.SIGINT).end()
     assert "resume=true" in err
+    assert "The last words of the thread." in err
     assert (status()["status"], len(list(Path("run/checkpoints").iterdir()))) == ("interrupted", 1)
 
 
@@ -194,10 +176,49 @@ def test_row_03_a_signal_while_a_run_is_built_ends_it_at_once(
     """Row 3: there is nothing to save, nothing to resume, and nothing is left behind."""
     Path("model.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n" + MODEL)
     with pytest.raises(SystemExit) as ended:
-        main(["model=model.py:Slow", "dataset=Digits", "path=run"])
+        main(["model=model.py:Net", "dataset=Digits", "path=run"])
     assert ended.value.code == 143
     assert "there is nothing to resume" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+@pytest.mark.row(3)
+def test_row_03_a_signal_before_the_first_step_finds_nothing_to_save(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Row 3: and says so once."""
+    Path("model.py").write_text(
+        MODEL + "\n    def begin_task(self, task):\n        os.kill(os.getpid(), 15)\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["model=model.py:Net", "dataset=Digits", "path=run"])
+    assert ended.value.code == 143
+    out, err = capsys.readouterr()
+    assert "Interrupted by SIGTERM before its first step." in out
+    assert "not saved" not in out
+    assert err == "Interrupted; there is nothing to resume.\n"
+    assert not Path("run").exists()
+
+
+def test_a_signal_that_was_handed_on_does_not_stop_what_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As between the tasks of `ml.tasks`, where the signal is the caller's."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        signals = Signals()
+        with signals.caught():
+            signals.note_only()
+            os.kill(os.getpid(), signal.SIGINT)
+        with signals.caught():
+            signals.note_only()
+            assert signals.arrived() is None
+            os.kill(os.getpid(), signal.SIGINT)  # The first, not the second.
+            assert signals.arrived() == signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert received == [signal.SIGINT] * 2
 
 
 @pytest.mark.row(3)
@@ -286,7 +307,7 @@ def test_sys_exit_in_the_users_code_is_no_finished_run(
 ) -> None:
     Path("model.py").write_text(MODEL.replace('print("x" * 9000)', "raise SystemExit(0)"))
     with pytest.raises(SystemExit) as ended:
-        main(["model=model.py:Slow", "dataset=Digits", "path=run", "progress=false"])
+        main(["model=model.py:Net", "dataset=Digits", "path=run", "progress=false"])
     assert ended.value.code == 1
     assert "before the run had finished" in capsys.readouterr().err
 
@@ -318,6 +339,42 @@ def test_row_17_an_error_leaves_a_checkpoint_beside_those_to_resume_from(
     monkeypatch.setattr(Model, "act", lambda self, step: None)
     assert ml(**SHORT, resume=True).metrics == straight.metrics
     assert same("run", "straight")
+
+
+class Hot(gymnasium.Env[Any, Any]):
+    """An environment that fails in the middle of its second episode."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: object) -> Any:
+        self.steps += 1
+        if self.steps == 15:
+            raise RuntimeError("the motor is hot")
+        return self.observation_space.sample(), 1.0, self.steps % 10 == 0, False, {}
+
+
+@pytest.mark.row(17)
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_row_17_so_does_that_of_an_environment(vectorization: str) -> None:
+    """Row 17: an environment's error is a ConfigError, whose message the console prints alone."""
+    job = {"env": Hot, "vectorization": vectorization, "train_steps": 40, "save_every": 4}
+    quiet = {"plot": False, "progress": False, "eval_episodes": 0, "path": "run"}
+    with pytest.raises(ConfigError, match="the motor is hot") as raised:
+        ml(**job, **quiet)
+    assert raised.value.exit_code == 1
+    assert "run/checkpoints/crash, for load=." in str(raised.value)
+    assert "checkpoints/000003. resume=true continues from there." in str(raised.value)
+    assert load("run/checkpoints/crash").spec.action.n == 2
+    assert status()["status"] == "failed"
+    assert "crash" not in status()["reason"]
 
 
 @pytest.mark.row(34)
@@ -388,7 +445,7 @@ def closed_pipe() -> Iterator[int]:
 @pytest.mark.row(42)
 def test_row_42_a_run_goes_on_when_nobody_reads_its_output(closed_pipe: int) -> None:
     """Row 42: neither its own lines nor what the model prints end it; it is said once."""
-    code, err = Started("train_steps=8", "eval_every=2", stdout=closed_pipe).end()
+    code, _, err = started("train_steps=8", "eval_every=2", stdout=closed_pipe).end()
     assert (code, status()["status"]) == (0, "finished")
     assert err == "The output cannot be written any more (Broken pipe). The run continues.\n"
 
@@ -397,10 +454,10 @@ def test_row_42_a_run_goes_on_when_nobody_reads_its_output(closed_pipe: int) -> 
 def test_row_42_a_run_goes_on_when_its_terminal_is_gone() -> None:
     """Row 42: as after `disown`, without a SIGHUP."""
     outer, inner = pty.openpty()
-    run = Started("train_steps=80", stdout=inner)
+    run = started("train_steps=80", stdout=inner)
     os.close(inner)
     os.close(outer)
-    code, err = run.end()
+    code, _, err = run.end()
     assert (code, status()["status"]) == (0, "finished")
     assert err == "The output cannot be written any more (Input/output error). The run continues.\n"
 
@@ -411,7 +468,7 @@ def test_row_40_a_log_is_readable_without_a_terminal_colours_or_utf_8() -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"}
     words = ["dataset=Digits", "train_steps=4", "eval_every=2", "plot=false", "path='a run ü'"]
     run = subprocess.run(
-        [sys.executable, "-B", "-c", CONSOLE, *words],
+        [sys.executable, "-B", "-c", MAIN, *words],
         capture_output=True,
         timeout=120,
         env={**os.environ, **plain, "COLUMNS": "40", "PYTHONPATH": str(ROOT)},

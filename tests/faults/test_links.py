@@ -14,9 +14,6 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional as F
 
 from antelope import ConfigError, ml
 from antelope.envs.decoded import _without_links
@@ -25,36 +22,11 @@ from antelope.launcher.ml import main
 from antelope.launcher.record import directory
 
 TEXT = "# mine\n"
-NET = """\
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.layer = nn.Linear(in_features, out_features)
-
-    def forward(self, obs):
-        return self.layer(obs.flatten(1))
-"""
-
-
-class Net(nn.Module):
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__()
-        self.layer = nn.Linear(in_features, out_features)
-
-    def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        return self.layer(obs.flatten(1))
-
-    def learn(self, replay: Any) -> torch.Tensor:
-        batch = next(replay)
-        return F.cross_entropy(self(batch.obs), batch.label)
 
 
 def train(path: Path, **settings: Any) -> Any:
     usual: dict[str, Any] = {"train_steps": 20, "save_every": 10, "log_every": 5, "plot": False}
-    return ml(model=Net, dataset="Digits", progress=False, path=str(path), **usual | settings)
+    return ml(dataset="Digits", progress=False, path=str(path), **usual | settings)
 
 
 @pytest.fixture(scope="module")
@@ -267,10 +239,10 @@ def here(downloaded: Path, workdir: Path) -> Path:
 LINKED = [
     ("plot run", "run/plots/accuracy.png"),
     ("plot run out=picture.png", "picture.png"),
-    ("predict run/ Digits model={model} out=p.csv", ".p.csv.partial"),
-    ("predict run/ Digits model={model} out=p.csv", "p.csv"),
-    ("predict run/ Digits model={model} out=p.npy", "p.npy"),
-    ("export run format=safetensors model={model}", "run/model.safetensors"),
+    ("predict run/ Digits out=p.csv", ".p.csv.partial"),
+    ("predict run/ Digits out=p.csv", "p.csv"),
+    ("predict run/ Digits out=p.npy", "p.npy"),
+    ("export run format=safetensors", "run/model.safetensors"),
 ]
 
 
@@ -279,9 +251,8 @@ LINKED = [
 def test_what_a_command_writes_takes_the_place_of_a_link(
     here: Path, victim: Path, words: str, name: str
 ) -> None:
-    (here / "net.py").write_text(NET)
     path = replaced(here, name, lambda path: path.symlink_to(victim / ".bashrc"))
-    assert run_ml(*words.format(model="net.py:Net").split()) == 0
+    assert run_ml(*words.split()) == 0
     assert untouched(victim)
     assert name.startswith(".") or not path.is_symlink()
 
@@ -324,8 +295,7 @@ def test_curves_that_are_no_files_are_named_and_not_waited_for(
 @pytest.mark.parametrize("verb", ["plot", "table", "eval"])
 def test_a_fifo_in_a_found_run_is_not_waited_for(here: Path, verb: str, name: str) -> None:
     replaced(here / "run", name, os.mkfifo)
-    (here / "net.py").write_text(NET)
-    assert run_ml(verb, "run", *(["model=net.py:Net"] if verb == "eval" else [])) in (0, 2)
+    assert run_ml(verb, "run") in (0, 2)
 
 
 class Screen(gymnasium.Env[Any, Any]):

@@ -6,10 +6,9 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +21,19 @@ from antelope import ml
 from antelope.launcher.ml import main
 from antelope.launcher.record.checkpoint import Checkpoints
 
-ROOT = Path(__file__).resolve().parents[2]
+from .console import NET, Console
 
-MODEL = """\
-import os
-import time
-
-from torch import nn
-from torch.nn import functional as F
-
-
-class Slow(nn.Module):
-    def __init__(self, in_features, out_features):
-        super().__init__()
-        self.layer = nn.Linear(in_features, out_features)
-        self.pause_s = float(os.environ.get("PAUSE_S", 0))
-
-    def forward(self, obs):
-        return self.layer(F.dropout(obs.flatten(1), 0.1, self.training))
-
+MODEL = (
+    NET
+    + """\
     def learn(self, replay):
-        time.sleep(self.pause_s)
+        time.sleep(float(os.environ.get("PAUSE_S", 0)))
         batch = next(replay)
-        return F.cross_entropy(self(batch.obs), batch.label)
+        return F.cross_entropy(self(F.dropout(batch.obs, 0.1)), batch.label)
 """
-WORDS = ["model=Slow", "train_steps=200", "eval_every=40", "log_every=1", "plot=false"]
-RUN = Path("runs/default/Slow/Digits/0")
+)
+WORDS = ["model=Net", "train_steps=200", "eval_every=40", "log_every=1", "plot=false"]
+RUN = Path("runs/default/Net/Digits/0")
 
 
 @pytest.fixture(autouse=True)
@@ -62,36 +48,15 @@ def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     torch.set_num_threads(threads)
 
 
-class Console:
-    """A console command in the background."""
+def has_step(step: int) -> bool:
+    """Whether train.csv has a row of `step`."""
+    rows = RUN / "train.csv"
+    return rows.exists() and f"\ntrain,{step}," in rows.read_text()
 
-    def __init__(self, *words: str, pause_s: float = 0.0):
-        environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PAUSE_S": str(pause_s)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-B", str(ROOT / "run.py"), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment, "CUDA_VISIBLE_DEVICES": ""},
-        )
 
-    def wait_for(self, step: int) -> None:
-        """Until train.csv has a row of `step`."""
-        end = time.monotonic() + 60
-        while time.monotonic() < end and self.process.poll() is None:
-            if (RUN / "train.csv").exists() and f"\ntrain,{step}," in (
-                RUN / "train.csv"
-            ).read_text():
-                return
-            time.sleep(0.01)
-        pytest.fail(f"Step {step} was not reached: {self.process.poll()}")
-
-    def end(self, signum: int | None = None) -> tuple[int, str, str]:
-        """Exit code, output and errors, after a signal."""
-        if signum is not None:
-            self.process.send_signal(signum)
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
+def ended(*words: str, step: int, signum: int) -> tuple[int, str, str]:
+    """Exit code, output and errors of a slow run that receives a signal after a step."""
+    return Console(*words, PAUSE_S="0.03").wait_until(partial(has_step, step)).send(signum).end()
 
 
 def words_to_resume(err: str) -> list[str]:
@@ -108,9 +73,7 @@ def status() -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_console_run_terminated_interrupted_and_killed_ends_as_if_it_had_not_been() -> None:
-    run = Console(*WORDS, "experiment=default", pause_s=0.03)
-    run.wait_for(10)
-    code, out, err = run.end(signal.SIGTERM)
+    code, out, err = ended(*WORDS, "experiment=default", step=10, signum=signal.SIGTERM)
     assert code == 143
     assert "Interrupted by SIGTERM at step " in out
     assert "Traceback" not in err
@@ -121,9 +84,7 @@ def test_console_run_terminated_interrupted_and_killed_ends_as_if_it_had_not_bee
 
     step = status()["step"]
     assert 10 <= step < 150
-    run = Console(*words, pause_s=0.03)
-    run.wait_for(step + 10)
-    code, out, err = run.end(signal.SIGINT)
+    code, out, err = ended(*words, step=step + 10, signum=signal.SIGINT)
     assert code == 130
     assert f"Resumed at step {step}." in out
     assert "Changed" not in out
@@ -131,9 +92,7 @@ def test_console_run_terminated_interrupted_and_killed_ends_as_if_it_had_not_bee
     assert words_to_resume(err) == words  # Not twice `resume=true`.
 
     step = status()["step"]
-    run = Console(*words, "save_every=5", pause_s=0.03)
-    run.wait_for(step + 10)
-    code, _, err = run.end(signal.SIGKILL)
+    code, _, err = ended(*words, "save_every=5", step=step + 10, signum=signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert err == ""
 
@@ -239,10 +198,10 @@ def test_signal_in_the_last_step_or_evaluation_saves_a_learnt_run_once(
     with pytest.raises(SystemExit) as exit:
         ml(**SHORT, save_every=9, progress=False)
     assert exit.value.code == 128 + signal.SIGTERM
-    ended = json.loads(Path("run/status.json").read_text())
+    left = json.loads(Path("run/status.json").read_text())
     # The evaluation of the task's end is left, if it had not begun its last batch.
     expected = ("interrupted", 9, int(in_evaluation))
-    assert (ended["status"], ended["step"], ended["task"]) == expected
+    assert (left["status"], left["step"], left["task"]) == expected
     assert len(list(Path("run/checkpoints").iterdir())) == 1
 
     monkeypatch.setattr(Signals, "signals", ())

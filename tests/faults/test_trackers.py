@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from antelope import ml
 from antelope.launcher.record import trackers
 
-ROOT = Path(__file__).resolve().parents[2]
+from .console import MAIN, ROOT, finished
+
 SHORT: dict[str, Any] = {"train_steps": 60, "log_every": 5, "plot": False, "path": "run"}
 STEPS = [*range(5, 60, 5), 60, 60]  # Twelve rows of train.csv, one of eval.csv.
 
@@ -124,6 +124,22 @@ def test_a_tracker_that_does_not_answer_is_not_waited_for_at_every_row(
 
 
 @pytest.mark.row(39)
+def test_the_error_of_a_tracker_that_is_left_alone_does_not_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its traceback holds the frame, and so the row, of each of its raises."""
+    monkeypatch.setitem(sys.modules, "wandb", WandB("log"))
+    monkeypatch.setattr(trackers, "_SHARE", 1e-6)
+    tracker = trackers.Tracker("wandb", tmp_path, {"experiment": "default"})
+    lengths = []
+    for step in range(5):
+        with pytest.raises(ConnectionError) as raised:
+            tracker.write({"mode": "train", "step": step})
+        lengths.append(len(raised.traceback))
+    assert lengths[1:] == lengths[1:2] * 4
+
+
+@pytest.mark.row(39)
 def test_rows_that_a_tracker_refused_for_a_while_are_logged_later(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,20 +178,10 @@ def test_a_hanging_tracker_does_not_keep_a_process_alive(tmp_path: Path) -> None
         "import time\n\nclass Run:\n    def log(self, row):\n        pass\n\n"
         "    def finish(self):\n        time.sleep(600)\n\n\ndef init(**settings):\n    return Run()\n"
     )
-    (tmp_path / "console.py").write_text(
-        "import sys\nfrom antelope.launcher.ml import main\n"
-        "from antelope.launcher.record import trackers\n\n"
-        "trackers._CLOSE_SECONDS = 0.1\nmain(sys.argv[1:])\n"
-    )
+    code = f"from antelope.launcher.record import trackers; trackers._CLOSE_SECONDS = 0.1; {MAIN}"
     words = ["loggers=[csv,wandb]", "train_steps=6", "plot=false", "path=run"]
     path = os.pathsep.join((str(ROOT), str(tmp_path)))
-    ended = subprocess.run(
-        [sys.executable, "-B", "console.py", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
+    ended = finished(*words, code=code, PYTHONPATH=path)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "wandb: TimeoutError: no answer for " in ended.stdout
     assert json.loads(Path("run/status.json").read_text())["status"] == "finished"
