@@ -328,7 +328,7 @@ class Supervisor:
         with kept_randomness(), self.ending.recorded():
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
-            if self._rollback is not None and (count := self._rollback.count):
+            if count := progress.rollbacks:
                 console.problem(f"on_nan=rollback went back {count} time{'s' * (count > 1)}.")
             self._stop_if_asked()
             if self.plan.plot:
