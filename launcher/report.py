@@ -111,7 +111,7 @@ class Report:
         learner.unreached.warn()
         yield from self.untrained()
         if learner.skipped is not None and (count := learner.skipped.count):
-            yield f"on_nan=skip left out {count:,} update{'s' * (count > 1)}."
+            yield f"on_nan=skip skipped {count:,} update{'s' * (count > 1)}."
         if learner.own is not None and learner.optimised:
             learner.own.warn_of_schedulers()
         if not learner.steps or learner.optimised:
