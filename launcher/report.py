@@ -87,6 +87,20 @@ class Report:
                 costs["parameters"] = parameters
         return costs
 
+    def untrained(self, *, so_far: bool = False) -> Iterator[str]:
+        """A warning if learning steps have trained nothing: a `learn` without its `return`, for example.
+
+        Args:
+            so_far: Whether the run goes on.
+        """
+        learner = self.learner
+        if learner.optimised or not learner.unmoved.begun:
+            return
+        if so_far and learner.traits.end_task is not None:  # It may learn there.
+            return
+        if problem := learner.unmoved.problem(so_far=so_far):
+            yield problem
+
     def last_words(self, *, stepped: bool) -> Iterator[str]:
         """Settings that had no effect, or less than expected; some are raised as warnings.
 
@@ -95,11 +109,9 @@ class Report:
         """
         learner, name = self.learner, self.plan.model.short_name
         learner.unreached.warn()
-        still = learner.unmoved.begun and not learner.optimised
-        if still and (problem := learner.unmoved.problem()):
-            yield problem
+        yield from self.untrained()
         if learner.skipped is not None and (count := learner.skipped.count):
-            yield f"on_nan=skip left out {count:,} update{'s' * (count > 1)}."
+            yield f"on_nan=skip skipped {count:,} update{'s' * (count > 1)}."
         if learner.own is not None and learner.optimised:
             learner.own.warn_of_schedulers()
         if not learner.steps or learner.optimised:

@@ -65,7 +65,7 @@ class Session:
         callbacks: The user's objects that are called while it learns.
         plain: Turns stored observations into the model's inputs, without augmentation.
         first_step: The step at which this process began or resumed the run.
-        earlier: The settings that were other ones until a resumption, as `config_text` takes them.
+        earlier: Settings that had other values before the run was resumed, as `config_text` takes them.
     """
 
     def __init__(self, parts: Assembly, workplace: Workplace, path: Path, opened: ExitStack):
@@ -298,7 +298,9 @@ class Session:
         Raises:
             Diverged: Naming what is not finite.
         """
-        self.learner.check(row, closely=closely, normalizer=self.world.normalizer)
+        self.learner.watchdog.check(
+            self.learner.steps, row, closely=closely, normalizer=self.world.normalizer
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the checkpoint left off, and report what is different now.
@@ -441,7 +443,7 @@ class Session:
         """Return what learns to its state in a checkpoint of the same task, while steps and data go on.
 
         Raises:
-            CheckpointError: If it is of an earlier task.
+            CheckpointError: If it comes from an earlier task.
         """
         with moving(saved_device(state), self.learner.device):
             self.learner.roll_back(state["learner"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .batch import Tensors
 from .devices import has_float64
-from .structure import anything, array, count, fields, misfit
+from .structure import array, count, fields, misfit, optional
 from .transfer import upload
 from .tree import Path, at_path, path_of
 
@@ -68,7 +68,7 @@ class Normalizer:
         self._return[done] = 0.0
 
     def cut(self, which: np.ndarray | None = None) -> None:
-        """Restart the returns of environments, bool `[N]`, or of all: their episodes do not continue."""
+        """Restart the returns of `which` environments, bool `[N]`, or of all: their episodes do not go on."""
         if self.returns is not None:
             self._return[slice(None) if which is None else which] = 0.0
 
@@ -189,14 +189,9 @@ class Moments:
         Raises:
             CheckpointError: With the name, if its shapes differ.
         """
-        path = f"normalizer.{name}"
-        fields({"count": count, "mean": anything, "squares": anything}, {"base": anything})(
-            state, path
-        )
-        for part in ("mean", "squares"):
-            array("fiu", *self._mean.shape)(state[part], f"{path}.{part}")
-        if state.get("base") is not None:
-            array("fiu", *self._mean.shape)(state["base"], f"{path}.base")
+        part = array("fiu", *self._mean.shape)
+        form = fields({"count": count, "mean": part, "squares": part}, {"base": optional(part)})
+        form(state, f"normalizer.{name}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count = int(state["count"])

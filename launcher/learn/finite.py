@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -13,37 +12,20 @@ from torch.optim import Optimizer
 
 from ...replay import Normalizer
 from ..metrics import known
-from .nan import all_finite, readable, word_for, word_of
+from .nan import Found, all_finite, readable, word_for, word_of
 from .updates import Updates
 
 _UNDEFINED = ("r2", "mean_iou")  # NaN where the labels leave them undefined.
-_NORMS = ("running_mean", "running_var")  # Never infinite on purpose, unlike a mask of attention.
-_LEAST_SCALE = 1e-4  # Of losses in float16: below, no finite gradient was found at any scale.
-
-
-class Found(NamedTuple):
-    """Something that is NaN or infinite.
-
-    Attributes:
-        what: Its kind, such as "weight" or "buffer".
-        name: Its name, such as `layer.weight`.
-        word: "NaN" or "infinite".
-    """
-
-    what: str
-    name: str
-    word: str
-
-    def __str__(self) -> str:
-        return f"the {self.what} `{self.name}` is {self.word}"
+_NORMS = ("running_mean", "running_var")  # Never infinite on purpose, unlike an attention mask.
+_LEAST_SCALE = 1e-4  # Of the loss scaler: below it, gradients were not finite at any scale.
 
 
 class Finiteness:
     """Looks through a model, and through what trains it, for values that are NaN or infinite.
 
-    What is infinite before the first learning step stays allowed, unless it is trained: attention masks
-    and lowest losses so far are kept in buffers. In float16, gradients may be infinite: the loss scaler
-    skips their updates.
+    What is not finite before the first learning step stays allowed, unless it is trained: buffers hold
+    attention masks, or the lowest loss so far. In float16 gradients may be infinite: the loss scaler skips
+    their updates.
 
     Args:
         updates: Holds the model's parameters, their averages, and the optimisers.
@@ -122,7 +104,7 @@ class Finiteness:
         scaler = self._updates.scaler
         if scaler is None or not self._updates.optimised or scaler.get_scale() >= _LEAST_SCALE:
             return None
-        word = f"below {_LEAST_SCALE}: its gradients were NaN or infinite at every scale"
+        word = f"less than {_LEAST_SCALE} (gradients were NaN or infinite at every scale)"
         return Found("loss scaler's", "scale", word)
 
 
@@ -161,12 +143,14 @@ def bad_statistics(normalizer: Normalizer | None) -> Found | None:
 class FiniteMetrics:
     """Notices metrics that are NaN or infinite.
 
-    A metric of the user's may be NaN from the start, of a class without rows for example; it counts once
+    A metric of the user's may be NaN from the start, for a class without rows for example; it counts once
     it has been finite for the same task.
     """
 
     def __init__(self) -> None:
-        self._once: set[tuple[int, str]] = set()  # Task and name of each that has been finite.
+        self._was_finite: set[tuple[int, str]] = (
+            set()
+        )  # Task and name of each that has been finite.
 
     def first(self, tasks: Sequence[int], scores: Sequence[Mapping[str, float]]) -> Found | None:
         """The first metric that is not finite.
@@ -178,9 +162,9 @@ class FiniteMetrics:
         for task, metrics in zip(tasks, scores, strict=False):
             for name, value in metrics.items():
                 if math.isfinite(value):
-                    self._once.add((task, name))
+                    self._was_finite.add((task, name))
                     continue
                 undefined = name in _UNDEFINED and math.isnan(value)
-                if not undefined and (known(name) or (task, name) in self._once):
+                if not undefined and (known(name) or (task, name) in self._was_finite):
                     return Found("metric", name, word_for(value))
         return None

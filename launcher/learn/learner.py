@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...agents.learn_method import learn_method
-from ...replay import CheckpointError, ConfigError, Diverged, Normalizer, Replay
+from ...replay import CheckpointError, ConfigError, Diverged, Replay
 from ..assembly.model import Model, widened
 from ..assembly.optimisation import Average, Scaler
 from ..record.log import Log
@@ -222,25 +222,6 @@ class Learner:
         )
         error.add_note(note)
 
-    def check(
-        self,
-        row: Mapping[str, float] | None = None,
-        *,
-        closely: bool = False,
-        normalizer: Normalizer | None = None,
-    ) -> None:
-        """Check that losses, weights and buffers are finite; on a GPU, waits for it.
-
-        Args:
-            row: What was logged since the last row.
-            closely: Also check averages, waiting gradients, and the optimisers' states.
-            normalizer: An environment's running statistics, to be checked as well.
-
-        Raises:
-            Diverged: Naming the first that is not.
-        """
-        self.watchdog.check(self.steps, row, closely=closely, normalizer=normalizer)
-
     def flush(self, replay: Replay) -> None:
         """Update by the gradients left over from a task's last learning steps."""
         if self.updates.flush():
@@ -370,7 +351,7 @@ class Learner:
             CheckpointError: If it is the state of an earlier task.
         """
         if state.get("tasks_begun") != self.tasks_begun:
-            raise CheckpointError("the last checkpoint is of an earlier task")
+            raise CheckpointError("the last checkpoint comes from an earlier task")
         groups = [] if self.optimizer is None else self.optimizer.param_groups
         options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         known = {"steps": self.steps, "optimised": self.optimised}
@@ -379,7 +360,7 @@ class Learner:
         if self.optimizer is not None:  # Loading has replaced its groups.
             for group, before in zip(self.optimizer.param_groups, options, strict=False):
                 group.update(before)
-        self.watchdog.is_finite(self.steps)
+        self.watchdog.note_finite(self.steps)
 
     def _check(self, state: Mapping[str, Any], but: Collection[str]) -> None:
         """Check a state against the model, the optimiser and the strategies, none of which is changed.

@@ -47,7 +47,7 @@ def build_evaluator(
         module: The user's module.
         transform: From stored rows to batches, without augmentation.
         path: The run directory.
-        console: Shows how far an evaluation is.
+        console: Shows the progress of an evaluation.
         predictions: Collects those of whole evaluations, to draw them.
         poll: Called between batches, and may raise to leave the evaluation.
 

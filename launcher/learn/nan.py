@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,23 @@ _FLOATING = (
 )
 
 
+class Found(NamedTuple):
+    """Something that is NaN or infinite.
+
+    Attributes:
+        what: Its kind, such as "weight" or "buffer".
+        name: Its name, such as `layer.weight`.
+        word: "NaN" or "infinite".
+    """
+
+    what: str
+    name: str
+    word: str
+
+    def __str__(self) -> str:
+        return f"the {self.what} `{self.name}` is {self.word}"
+
+
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all values are certainly finite: False where they may only be very large.
 
@@ -32,7 +50,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     try:
         with torch.no_grad():
             for (device, _), group in groups.items():
-                # NaN and infinity remain in a sum of squares, at a tenth of the time of `isfinite`.
+                # A sum of squares keeps NaN and infinity, and takes a tenth of the time of `isfinite`.
                 norms.setdefault(device, []).extend(torch._foreach_norm(group))
             return all(math.isfinite(torch.stack(each).sum().item()) for each in norms.values())
     except (RuntimeError, TypeError):  # A subclass of Tensor that lacks such a function.

@@ -28,7 +28,7 @@ class OwnOptimizers:
         found: The optimisers, by attribute name.
         stepped: Whether one of them has stepped since the caller last set this to False.
         changed: Whether to look again.
-        before_step: Called with an optimiser before each of its steps; None: nothing is.
+        before_step: Called with an optimiser before each of its steps; or None.
     """
 
     def __init__(self, agent: nn.Module, asked: list[str], given: object = None):

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from ...replay import Diverged
 from ..settings.warn import warn_caller
-from .nan import all_finite, word_for, word_of
+from .nan import Found, all_finite, word_for, word_of
 from .own_optimizer import OwnOptimizers
 
-_MOST = 10  # In a row: more, and the run diverges whatever is left out.
+_MOST = 10  # In a row: then the run diverges whatever is skipped.
 
 
 class SkippedUpdates:
@@ -28,13 +28,14 @@ class SkippedUpdates:
 
     Attributes:
         count: Updates skipped so far.
-        now: Why the update of this learning step is skipped, such as "the loss is NaN"; None: it is not.
+        now: Why the update of this learning step is skipped; None: it is not.
     """
 
     def __init__(self, agent: nn.Module, own: OwnOptimizers | None):
         self._agent, self.count, self._in_a_row = agent, 0, 0
-        self.now: str | None = None
-        self._bad_loss: str | None = None  # Of this learning step.
+        self._updated = False  # Whether this learning step has made an update.
+        self.now: Found | None = None
+        self._bad_loss: Found | None = None  # Of this learning step.
         if own is not None:
             own.before_step = self.before_step
             own.look()
@@ -43,14 +44,14 @@ class SkippedUpdates:
 
     def begin(self) -> None:
         """Begin a learning step."""
-        self.now = None
+        self.now, self._updated = None, False
         self._buffers = [(b, b.detach().clone()) for b in self._agent.buffers()]
 
     def look_at_loss(self, loss: Tensor) -> None:
         """Note whether a loss is finite; if not, the update that it belongs to is skipped."""
         value = float(loss)
         if not math.isfinite(value):
-            self._bad_loss = f"the loss is {word_for(value)}"
+            self._bad_loss = Found("returned", "loss", word_for(value))
 
     def refuses(self, parameters: Iterable[Tensor], *, scaled: bool = False) -> bool:
         """Whether to skip an update by the gradients of these parameters, which are dropped then.
@@ -72,8 +73,8 @@ class SkippedUpdates:
         return True
 
     def updated(self) -> None:
-        """Call after an update: only those between two updates count as being in a row."""
-        self._in_a_row = 0
+        """Call after an update."""
+        self._updated = True
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Skip a step of an optimiser that the module steps itself, if its gradients are not finite."""
@@ -82,7 +83,7 @@ class SkippedUpdates:
             self.updated()
 
     def end(self, step: int) -> bool:
-        """End a learning step: counts what was skipped, and restores the buffers.
+        """End a learning step: counts a skipped update, and restores the buffers.
 
         Args:
             step: Its number, from 1.
@@ -100,28 +101,32 @@ class SkippedUpdates:
                         buffer.copy_(before)
         self._buffers = []
         if self.now is None:
+            # With `accumulate` there are steps that neither make nor skip an update. One that skips an
+            # optimiser's update counts as skipped, even if it makes another's.
+            if self._updated:
+                self._in_a_row = 0
             return False
         self.count += 1
         self._in_a_row += 1
         if self._in_a_row >= _MOST:
             raise Diverged(
-                f"{_MOST} updates in a row were left out (on_nan=skip), the last at learning step {step}: "
+                f"{_MOST} updates in a row were skipped (on_nan=skip), the last at learning step {step}: "
                 f"{self.now}.",
-                tensor=self.now.split("`")[1] if "`" in self.now else "loss",
+                tensor=self.now.name,
             )
         if self.count == 1:
             warn_caller(
-                f"on_nan=skip: the update of learning step {step} was left out, since {self.now}. Further "
+                f"on_nan=skip: the update of learning step {step} was skipped, since {self.now}. Further "
                 "ones are only counted."
             )
         return True
 
-    def _bad_gradient(self, parameters: list[Tensor]) -> str | None:
+    def _bad_gradient(self, parameters: list[Tensor]) -> Found | None:
         reached = [p for p in parameters if p.grad is not None]
         if all_finite([p.grad for p in reached if p.grad is not None]):
             return None
         names = {id(p): name for name, p in self._agent.named_parameters()}
         for p in reached:
             if p.grad is not None and (word := word_of(p.grad)) is not None:
-                return f"the gradient of `{names.get(id(p), 'a weight')}` is {word}"
+                return Found("gradient of", names.get(id(p), "a weight"), word)
         return None

@@ -1,4 +1,4 @@
-"""What is said of a learning step that failed."""
+"""Describes a learning step that failed, for notes and messages of errors."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def about_step(
         accumulate: Learning steps per update.
     """
     batch = _last_batch(error)
-    met = f" Batch: {describe(batch)}." if batch is not None else ""
+    seen = f" Batch: {describe(batch)}." if batch is not None else ""
     return (
-        f"In {type(agent).__name__}.{method}, learning step {step}.{met}"
+        f"In {type(agent).__name__}.{method}, learning step {step}.{seen}"
         f"{about_devices(error)}{about_dicts(error, spec.obs)}"
         f"{about_integers(error, spec.obs)}{about_own_call(agent, error)}"
         f"{about_memory(error, batch_size=batch_size, accumulate=accumulate)}"

@@ -9,7 +9,7 @@ from ...agents.traits import stated_traits
 
 
 class Unmoved:
-    """Compares a module's parameters at the end of a run with those before its first learning step.
+    """Compares a module's parameters with those before its first learning step.
 
     Attributes:
         begun: Whether the initial parameters have been recorded.
@@ -22,8 +22,12 @@ class Unmoved:
     def begin(self) -> None:
         self.begun, self._before = True, self._sums()
 
-    def problem(self) -> str | None:
-        """The message if no parameter has changed; else None."""
+    def problem(self, *, so_far: bool = False) -> str | None:
+        """The message if no parameter has changed; else None.
+
+        Args:
+            so_far: Whether the run goes on.
+        """
         about = stated_traits(self._agent)
         if about.on_policy:  # The run may have been shorter than its first rollout.
             return None
@@ -32,9 +36,10 @@ class Unmoved:
         if not kept or not all(kept) or len(kept) < len(after):
             return None
         do = "Return the loss, or step" if about.learns_by == "learn" else "Step"
+        what = "Nothing was trained so far" if so_far else "Nothing was trained"
         return (
-            f"Nothing was trained: {name}.{about.learns_by} returned no loss, and no parameter of {name} "
-            f"changed. {do} an optimiser there; or set requires_grad_(False) if that is intended."
+            f"{what}: {name}.{about.learns_by} returned no loss, and no parameter of {name} changed. "
+            f"{do} an optimiser there; or set requires_grad_(False) if that is intended."
         )
 
     def _sums(self) -> dict[str, Tensor]:

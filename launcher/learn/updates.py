@@ -35,7 +35,7 @@ class Updates:
         average: Moving average of the weights, used to evaluate; or None.
         scaler: Scales losses in float16; None in any other arithmetic.
         strategies: May change gradients before an update, and read weights after it.
-        skipped: Skips updates that are not finite (`on_nan=skip`); None: none are.
+        skipped: Skips updates that are not finite (`on_nan=skip`); or None.
 
     Attributes:
         optimizer: The optimiser that steps now.

@@ -1,4 +1,4 @@
-"""Notices that a run diverges: losses as it learns, and all else when it is asked."""
+"""Notices that a run diverges: checks losses at each step, and everything else on request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...replay import Diverged, Normalizer
 from ..record.log import as_floats
-from .finite import Finiteness, Found, bad_loss, bad_statistics
-from .nan import word_for
+from .finite import Finiteness, bad_loss, bad_statistics
+from .nan import Found, word_for
 from .updates import Updates
 
 # On a GPU losses are checked many at once, so that few steps wait for the device.
@@ -42,7 +42,7 @@ class Watchdog:
         self._finiteness.begin()
         self._finite_until = step - 1
 
-    def is_finite(self, step: int) -> None:
+    def note_finite(self, step: int) -> None:
         """Note that everything is finite after a step."""
         self._finite_until = step
 
@@ -66,8 +66,8 @@ class Watchdog:
             if not math.isfinite(value):
                 what = f"The loss became {word_for(value)} at learning step {step}{self._at_lr}"
                 if (found := self._finiteness.first(closely=True)) is None:
-                    all_else = f"{what}; all weights and buffers are finite."
-                    raise Diverged(all_else, tensor="loss", lr=self.lr)
+                    what += "; all weights and buffers are finite."
+                    raise Diverged(what, tensor="loss", lr=self.lr)
                 raise Diverged(f"{what}: {found}.", tensor=found.name, lr=self.lr)
 
     def check(
@@ -106,7 +106,7 @@ class Watchdog:
             when = f"at learning step {step}"
         what = f"The {found.what} `{found.name}` became {found.word} {when}{self._at_lr}."
         if self._skips:
-            what += " on_nan=skip could not leave out the update that did it."
+            what += " on_nan=skip could not skip the update that caused it."
         return Diverged(what, tensor=found.name, lr=self.lr)
 
     @property

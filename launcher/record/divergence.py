@@ -18,12 +18,9 @@ def with_advice(error: Diverged, last_good: str, *, step: int) -> Diverged:
         last_good: Where that checkpoint is, as a sentence.
         step: The run's step, as in train.csv.
     """
-    return Diverged(
-        f"{error} {last_good} Try a smaller lr, or clip_grad=1.",
-        step=step if error.step is None else error.step,
-        tensor=error.tensor,
-        lr=error.lr,
-    )
+    advised = _with_text(error, f"{error} {last_good} Try a smaller lr, or clip_grad=1.")
+    advised.step = step if error.step is None else error.step
+    return advised
 
 
 def divergence_behind(error: Exception, session: Supervised) -> Diverged | None:
@@ -34,12 +31,8 @@ def divergence_behind(error: Exception, session: Supervised) -> Diverged | None:
     try:
         session.check_finite()
     except Diverged as found:
-        return Diverged(
-            f"{found} It then raised {reason(error).rstrip('.')}.",
-            tensor=found.tensor,
-            lr=found.lr,
-        )
-    except Exception:  # After some errors a GPU answers nothing any more.
+        return _with_text(found, f"{found} It then raised {reason(error).rstrip('.')}.")
+    except Exception:  # After some errors a GPU no longer responds.
         return None
     return None
 
@@ -54,9 +47,6 @@ class Rollback:
         session: The run.
         checkpoints: Its checkpoints, which are all finite.
         report: Shows a line to the user; called for the first time only.
-
-    Attributes:
-        count: How often it went back.
     """
 
     MOST = 10  # In a run.
@@ -66,7 +56,7 @@ class Rollback:
         self, session: Supervised, checkpoints: Checkpoints, report: Callable[[str], None]
     ):
         self._session, self._checkpoints, self._report = session, checkpoints, report
-        self.count, self._to, self._last = 0, 0, Path()
+        self._to, self._last = 0, Path()  # How often, and to which.
 
     def recover(self, error: Exception) -> bool:
         """Go back after an error in a step, if the run diverged; returns whether it did.
@@ -81,18 +71,19 @@ class Rollback:
         return True
 
     def _go_back(self, error: Diverged) -> None:
-        kept = self._checkpoints.numbered()
+        kept, progress = self._checkpoints.numbered(), self._session.progress
         if not kept:
             raise error
         self._to = self._to + 1 if kept[0] == self._last else 1
         self._last = kept[0]
-        if self.count >= self.MOST or self._to > self.MOST_TO_ONE:
-            times = (
-                f"{self.count} times"
-                if self.count >= self.MOST
-                else f"{self._to - 1} times to {kept[0]}"
-            )
-            raise _because(error, f"on_nan=rollback went back {times}, and it diverged again.")
+        times = ""
+        if progress.rollbacks >= self.MOST:
+            times = f"{progress.rollbacks} times"
+        elif self._to > self.MOST_TO_ONE:
+            times = f"{self._to - 1} times to {kept[0]}"
+        if times:
+            again = f"on_nan=rollback went back {times}, and the run diverged again."
+            raise _with_text(error, f"{error} {again}")
         state, _ = self._checkpoints.newest(without=("replay",))
         if state is None:
             raise error
@@ -101,14 +92,14 @@ class Rollback:
             self._session.roll_back(state)
             self._session.check_finite(closely=True)
         except (CheckpointError, Diverged) as second:
-            raise _because(error, f"on_nan=rollback cannot go back: {second}") from second
-        self.count += 1
-        if self.count == 1:
+            raise _with_text(error, f"{error} on_nan=rollback cannot go back: {second}") from second
+        progress.rollbacks += 1
+        if progress.rollbacks == 1:
             self._report(
                 f"{error} on_nan=rollback: back to the weights of step {at}, and on with the data after step "
-                f"{self._session.progress.step}. Further times are only counted."
+                f"{progress.step}. Further times are only counted."
             )
 
 
-def _because(error: Diverged, why: str) -> Diverged:
-    return Diverged(f"{error} {why}", step=error.step, tensor=error.tensor, lr=error.lr)
+def _with_text(error: Diverged, text: str) -> Diverged:
+    return Diverged(text, step=error.step, tensor=error.tensor, lr=error.lr)

@@ -20,14 +20,15 @@ class Progress:
         task: The current task; the number of tasks once all are done.
         task_step: Steps in this task: learning steps on data and offline, otherwise environment steps.
         step: The same over all tasks.
-        shift: How many more steps of the task there were than batches of today's size, after a resume with
+        shift: How far `task_step` is ahead of the batches that the sampler has drawn, after a resume with
             another batch size or other data.
         begun: Whether the current task has begun.
         stopped: Whether this task was ended early.
         best: The best score of this task, or None.
         waited: Number of evaluations since.
-        owes: What a signal has cut short at this step, and is done again after a resume: "evaluation" in
+        owes: What a signal cut short at this step, to be done again after a resume: "evaluation" in
             mid-task, or "scores" of a task that the learner has ended; empty: nothing.
+        rollbacks: How often the run went back to a checkpoint (`on_nan=rollback`).
         best_state: The learner's state at the best score, if the task ends by restoring it.
         matrix: Row i: the score on each task after learning task i; NaN where it was not evaluated.
         task_il: The same with the task known, if that differs; else empty.
@@ -44,6 +45,7 @@ class Progress:
     best: float | None = None
     waited: int = 0
     owes: str = ""
+    rollbacks: int = 0
     best_state: dict[str, Any] | None = None
     matrix: list[list[float]] = field(default_factory=list)
     task_il: list[list[float]] = field(default_factory=list)

@@ -31,6 +31,9 @@ class Reported(Protocol):
             task: Its number, from 0.
         """
 
+    def untrained(self, *, so_far: bool = False) -> Iterator[str]:
+        """A warning if learning steps have trained nothing; `so_far`: whether the run goes on."""
+
     def last_words(self, *, stepped: bool) -> Iterator[str]:
         """Warnings about settings that had no effect, or less than expected.
 

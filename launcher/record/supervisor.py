@@ -74,6 +74,7 @@ class Supervisor:
         self.ending = Ending(session, self.directory, self.saving, self._signals, self.tasks)
         self.closed = False
         self.stopped_by: str | None = None
+        self._evaluated = False  # Whether this process has evaluated the run in mid-task.
         self._described = False  # Whether config.yaml says what this process uses.
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
         self._shown = 0.0
@@ -239,6 +240,10 @@ class Supervisor:
         if row:
             self.write("eval", row)
             self.console.evaluated(self.progress)
+        if not self._evaluated:  # At a long run's end, it would be said hours too late.
+            self._evaluated = True
+            for problem in self.session.report.untrained(so_far=True):
+                self.console.problem(problem)
 
     def task_ended(self, task: int) -> None:
         """Call after a task: counts it, and shows what it took.
@@ -323,7 +328,7 @@ class Supervisor:
         with kept_randomness(), self.ending.recorded():
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
-            if self._rollback is not None and (count := self._rollback.count):
+            if count := progress.rollbacks:
                 console.problem(f"on_nan=rollback went back {count} time{'s' * (count > 1)}.")
             self._stop_if_asked()
             if self.plan.plot:

@@ -127,6 +127,7 @@ PROGRESS = fields(
         "best_state": optional(_BEST),
         "evaluated": anything,
         "shift": number,
+        "rollbacks": count,
     },
 )
 _EPOCHS = fields({"epoch": count, "rows": count, "order": stream}, {"in_parts": flag})

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from antelope import Diverged, Run, ml
 from antelope.launcher.record.checkpoint import Checkpoints
+from antelope.launcher.record.divergence import Rollback
 
 NAN, INFINITE = math.nan, math.inf
 # 40 rows of 4 classes, of which a fifth is held out.
@@ -356,7 +357,13 @@ def test_row_16_steps_that_a_loss_scaler_skips_are_no_divergence() -> None:
         def learn(self, replay: Any) -> Tensor:
             return self.loss(replay) * 100
 
-    finished(model=Large, precision=16)
+    scales: list[float] = []
+
+    def keep(run: Any) -> None:
+        scales.append(run._session.learner.updates.scaler.get_scale())
+
+    finished(model=Large, precision=16, callbacks=[At(40, keep)])
+    assert scales[0] < 2**16  # Where it began: it falls only when it skips a step.
 
 
 @pytest.mark.row(16)
@@ -456,27 +463,26 @@ class Silent(nn.Module):
 
 
 @pytest.mark.row(16)
-@pytest.mark.parametrize("model", [BadLoss, BadGradient, Silent])
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_row_16_skip_leaves_out_the_update_and_says_it_once(
+@pytest.mark.parametrize(
+    ("model", "accumulate"),
+    [(BadLoss, 1), (BadGradient, 1), (Silent, 1), (BadLoss, 4), (BadGradient, 4)],
+)
+def test_row_16_skip_skips_the_update_and_says_it_once(
     model: type[Plain], accumulate: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if model is Silent and accumulate > 1:
-        pytest.skip("a model that updates itself accumulates itself")
-
     class Twice(model):  # type: ignore[misc, valid-type]
         at = (20, 30)
 
-    with pytest.warns(UserWarning, match="update of learning step 20 was left out") as said:
+    with pytest.warns(UserWarning, match="update of learning step 20 was skipped") as said:
         run = finished(model=Twice, on_nan="skip", accumulate=accumulate)
-    assert len([1 for each in said if "left out" in str(each.message)]) == 1
-    assert "on_nan=skip left out 2 updates." in capsys.readouterr().err
+    assert len([1 for each in said if "was skipped" in str(each.message)]) == 1
+    assert "on_nan=skip skipped 2 updates." in capsys.readouterr().err
     assert all(math.isfinite(row.get("loss", 0.0)) for row in run.history)
 
 
 @pytest.mark.row(16)
 def test_row_16_skip_changes_nothing_but_the_order_of_data() -> None:
-    """A step left out leaves weights, moments and buffers as they were before it."""
+    """A skipped step leaves weights, moments and buffers as they were before it."""
     before: dict[str, Tensor] = {}
 
     def keep(run: Any) -> None:
@@ -488,7 +494,7 @@ def test_row_16_skip_changes_nothing_but_the_order_of_data() -> None:
         assert all(torch.equal(x, before[name]) for name, x in now.items())
         before.clear()
 
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="was skipped"):
         finished(model=BadLoss, on_nan="skip", callbacks=[At(19, keep), At(20, keep)])
     assert not before
 
@@ -501,8 +507,37 @@ def test_row_16_skip_has_an_end(model: type[Plain]) -> None:
         at = tuple(range(20, 500))
 
     error = diverging(model=Always, on_nan="skip")
-    assert "10 updates in a row were left out (on_nan=skip)" in str(error)
+    assert "10 updates in a row were skipped (on_nan=skip)" in str(error)
     assert error.step == 29
+
+
+@pytest.mark.row(16)
+@pytest.mark.filterwarnings("ignore:on_nan=skip")
+def test_row_16_skip_has_an_end_where_a_second_optimiser_goes_on() -> None:
+    class Two(Plain):
+        def __init__(self, in_features: int, out_features: int):
+            super().__init__(in_features, out_features)
+            self.other = nn.Linear(in_features, out_features)
+            parts = self.other, self.layer
+            self.optimizers = [torch.optim.SGD(part.parameters(), 0.1) for part in parts]
+
+        def learn(self, replay: Any) -> None:
+            batch = next(replay)
+            factors = (NAN if self.bad else 1), 1
+            for part, factor, optimizer in zip(
+                (self.other, self.layer), factors, self.optimizers, strict=True
+            ):
+                loss = F.cross_entropy(part(batch.obs), batch.label) * factor
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    class Always(Two):
+        at = tuple(range(20, 500))
+
+    error = diverging(model=Always, on_nan="skip")
+    assert "10 updates in a row were skipped" in str(error)
+    assert (error.step, error.tensor) == (29, "other.weight")
 
 
 @pytest.mark.row(16)
@@ -519,7 +554,7 @@ def test_row_16_a_run_that_diverged_is_resumed_with_skip(
     else:
         diverging(model=Twice, on_nan=first, train_steps=30)
     finished(model=Twice, on_nan="skip", resume=True)
-    assert f"left out {2 if first == 'skip' else 1} update" in capsys.readouterr().err
+    assert f"skipped {2 if first == 'skip' else 1} update" in capsys.readouterr().err
 
 
 @pytest.mark.row(16)
@@ -597,7 +632,33 @@ def test_row_16_rollback_has_an_end(model: type[Plain]) -> None:
 
 
 @pytest.mark.row(16)
-def test_row_16_rollback_in_a_later_task_and_with_reinforcement_learning() -> None:
-    finished(model=BadGradient, tasks=2, strategy=["ewc"], train_steps=15, on_nan="rollback")
-    calls = [At(303, ruin_weights)]
-    finished(agent="DQN", on_nan="rollback", callbacks=calls, seed_steps=0, **ENV)
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        ({"model": BadGradient, "tasks": 2, "strategy": ["ewc"], "train_steps": 15}, 20),
+        ({**ENV, "agent": "DQN", "seed_steps": 0, "callbacks": [At(303, ruin_weights)]}, 304),
+    ],
+)
+def test_row_16_rollback_in_a_later_task_and_with_reinforcement_learning(
+    settings: dict[str, Any], step: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(on_nan="rollback", **settings)
+    said = capsys.readouterr().err
+    assert f"on with the data after step {step}." in said
+    assert "on_nan=rollback went back 1 time." in said
+
+
+@pytest.mark.row(16)
+def test_row_16_rollbacks_before_a_resume_count(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bad(BadLoss):
+        at = (15, 35, 45)
+
+    monkeypatch.setattr(Rollback, "MOST", 2)
+    settings: dict[str, Any] = {"model": Bad, "on_nan": "rollback"}
+    finished(**settings, train_steps=20)
+    assert "on_nan=rollback went back 1 time." in capsys.readouterr().err
+    error = diverging(**settings, train_steps=60, resume=True)
+    assert "on_nan=rollback went back 2 times, and the run diverged again" in str(error)
+    assert error.step == 45

@@ -575,6 +575,18 @@ class TestAModelThatIsNeverUpdated:
         quick(model=Forgets)
         assert "Nothing was trained: Forgets.learn returned no loss" in capsys.readouterr().err
 
+    def test_is_told_at_the_first_evaluation_already(
+        self, quick: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Forgets(Net):
+            def learn(self, replay: Any) -> None:  # type: ignore[override]
+                super().learn(replay)
+
+        quick(model=Forgets, eval_every=2)
+        said = capsys.readouterr().err
+        assert said.count("Nothing was trained so far: Forgets.learn returned no loss") == 1
+        assert said.count("Nothing was trained: ") == 1
+
     def test_because_nobody_steps_is_told(
         self, quick: Any, capsys: pytest.CaptureFixture[str]
     ) -> None:
