@@ -26,6 +26,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from ..replay import ConfigError
 from .checked import Fault, describe_error
+from .identity import identity
 from .opening import close
 from .running import normalizes_obs, normalizes_rewards
 from .time_limits import time_limit_of
@@ -46,6 +47,7 @@ class Apart(gymnasium.Env[Any, Any]):
 
     Attributes:
         name: The id of the environment; None: it has none.
+        identity: What tells it from other environments; see `identity`.
         time_limit: Its own limit of steps; None: unknown.
         normalizes: Which of "obs" and "rewards" gymnasium's wrappers normalise in it.
 
@@ -54,6 +56,7 @@ class Apart(gymnasium.Env[Any, Any]):
     """
 
     name: str | None = None
+    identity: dict[str, Any]
     time_limit: int | None = None
     normalizes: tuple[str, ...] = ()
 
@@ -247,12 +250,14 @@ def _alone(parent: int, main: bool) -> None:
 def _facts(env: Any) -> dict[str, Any]:
     """What the run needs to know of an environment that it does not hold."""
     found = {"obs": normalizes_obs(env), "rewards": normalizes_rewards(env)}
+    name = None if env.spec is None else env.spec.id
     return {
         "observation_space": env.observation_space,
         "action_space": env.action_space,
         "metadata": dict(env.metadata),
         "render_mode": env.render_mode,
-        "name": None if env.spec is None else env.spec.id,
+        "name": name,
+        "identity": identity(env, name or ""),
         "time_limit": time_limit_of(env),
         "normalizes": tuple(kind for kind, there in found.items() if there),
     }

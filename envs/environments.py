@@ -146,7 +146,10 @@ class EnvTask:
             "stack": self._stack,
             "channels": self._channels,
         }
-        self.time_limit, self.identity = time_limit_of(first), identity(first, name)
+        self.time_limit = time_limit_of(first)
+        # A process of its own does not change what an environment is.
+        it = first.identity if isinstance(first, Apart) else identity(first, name)
+        self.identity = {**it, "name": name}
         # Builds n copies at once, if the environment is a vector environment.
         self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
         if self._retries and (several or vectorization == "vector_entry_point"):

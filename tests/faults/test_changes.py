@@ -234,6 +234,7 @@ def test_another_environment_or_other_arguments_or_wrappers_are_refused() -> Non
     refused("has the id Acrobot-v1", **{**again, "env": "Acrobot-v1"})
     refused("env_wrappers", **{**again, "env_wrappers": "FlattenObservation"})
     refused("sutton_barto", **{**again, "env": cart_pole(sutton_barto_reward=True)})
+    refused("max_episode_steps", **{**again, "env": cart_pole(max_episode_steps=30)})
     refused("num_envs: 1 -> 2\n`num_envs` cannot change", **{**again, "num_envs": 2})
     run = ml(**{**again, "env": cart_pole()})  # The same, named otherwise.
     assert run.history[-1]["step"] == 12
