@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..replay import DataError, LazyColumn
 from ..replay.files import link_in
+from ..replay.mapped import InFile, Mapped
 from .images import Form, Pictures
 from .parallel import by_all_cores
 from .statistics import Sums, remember, sums_of
@@ -117,17 +118,20 @@ class Cache:
     Args:
         folders: Where to keep entries: the first that can be written to.
         report: Tells the user.
+        mapped: Whether rows have to stay outside memory (`storage=mmap`).
 
     Attributes:
         notes: Why something was not kept, for the run's header.
     """
 
-    def __init__(self, folders: Sequence[Path], report: Report):
-        self.folders, self.report = list(folders), report
+    def __init__(self, folders: Sequence[Path], report: Report, *, mapped: bool = False):
+        self.folders, self.report, self.mapped = list(folders), report, mapped
         self.notes: list[str] = []
         self._last: _Listed | None = None
 
-    def column(self, files: Files, name: str, pictures: Pictures) -> Tensor | LazyColumn | None:
+    def column(
+        self, files: Files, name: str, pictures: Pictures
+    ) -> Tensor | LazyColumn | Mapped | None:
         """The pixels of all rows, `[N, C, H, W]`, over mapped memory; None: decode them in another way.
 
         In that case, too, `pictures` are settled on all parts.
@@ -137,9 +141,15 @@ class Cache:
             pictures: How pictures become tensors; settled by this, if it was not.
 
         Raises:
-            DataError: If files cannot be decoded; several are named at once.
+            DataError: If files cannot be decoded; several are named at once. If rows have to stay outside
+                memory and cannot be stored.
         """
         pixels = self._pixels(files, name, pictures)
+        if pixels is not None and self.mapped:
+            source = InFile(pixels.numpy())
+            if pixels.dtype == torch.uint8:
+                remember(source, sums_of(pixels))
+            return Mapped.of(source)
         if pixels is None:
             _settle(pictures, files)
         elif not files.whole and pixels.nbytes > _MEMORY_SHARE * _memory_bytes():
@@ -161,7 +171,7 @@ class Cache:
             return None  # Reading it gives the error.
         # Of all parts: a small one of a large folder is kept too.
         seconds = _SECONDS_PER_PICTURE * len(files.listing) + _SECONDS_PER_BYTE * listed.size
-        if seconds < _WORTH_S:
+        if seconds < _WORTH_S and not self.mapped:
             return None
         source = listed.digest
         asked = f"{source} {files.part} {pictures.state()}"
@@ -186,6 +196,11 @@ class Cache:
                         return found
             except (OSError, NotImplementedError) as error:  # Some file systems have no locks.
                 refused = refused or f"{home.parent}: {_reason(error)}"
+        if self.mapped:
+            raise DataError(
+                f"storage=mmap: the decoded pictures of {name} cannot be stored ({refused}). Set data_dir= "
+                "to a folder that can be written to, on a disk with enough room."
+            )
         self.notes.append(
             f"{name} is decoded in memory, since the decoded pictures cannot be stored ({refused})"
         )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..replay import LazyColumn, Ragged, Table
+from ..replay.mapped import Mapped
 from ..replay.randomness import kept_randomness
 from ..replay.storage import Column, TableField, changes
 from ..replay.tree import leaves, walk
@@ -188,7 +189,7 @@ def _form(column: Column) -> list[Any]:
 def _whole(field: TableField) -> bool:
     """Whether every row of a field is read."""
     return all(
-        isinstance(column, Tensor | Ragged) and column.nbytes <= _WHOLE_BYTES
+        isinstance(column, Tensor | Ragged | Mapped) and column.nbytes <= _WHOLE_BYTES
         for column in leaves(field)
     )
 
@@ -200,11 +201,11 @@ def _by_row(field: TableField, rows: int) -> Iterator[np.ndarray]:
             first = column.rows(torch.arange(rows, device=column.device))
             yield first.lengths.cpu().numpy().astype(np.uint64)
             yield _numbers(first.values, len(first.values))
-        elif isinstance(column, Tensor):
+        elif isinstance(column, Tensor | Mapped):
             yield _numbers(column, rows)
 
 
-def _numbers(column: Tensor, rows: int) -> np.ndarray:
+def _numbers(column: Tensor | Mapped, rows: int) -> np.ndarray:
     """A number for each of the first rows of a column, uint64 `[n]`: a sum of its bytes with weights.
 
     The weights are odd, so a row that changes in one place always has another number.
