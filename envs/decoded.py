@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -181,17 +182,17 @@ class Cache:
         homes = [folder / f"{Path(files.root).name}-{at}" for folder in self.folders]
         homes, refused = _without_links(homes)
         for home in homes:
-            if (found := _opened(home / key, pictures)) is not None:
+            if (found := _opened(home / key, pictures, read_only=self.mapped)) is not None:
                 return found
         for home in homes:
             try:
                 home.mkdir(parents=True, exist_ok=True)
                 with self._alone(home, name):
-                    found = _opened(home / key, pictures)
+                    found = _opened(home / key, pictures, read_only=self.mapped)
                     if found is None:
                         _evict(home, source)
                         self._prepare(home / key, source, files, name, pictures)
-                        found = _opened(home / key, pictures)
+                        found = _opened(home / key, pictures, read_only=self.mapped)
                     if found is not None:
                         return found
             except (OSError, NotImplementedError) as error:  # Some file systems have no locks.
@@ -379,8 +380,12 @@ def _decode(
     }
 
 
-def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
-    """The pixels of a complete entry; None: there is none."""
+def _opened(entry: Path, pictures: Pictures, *, read_only: bool) -> Tensor | None:
+    """The pixels of a complete entry; None: there is none.
+
+    Args:
+        read_only: Whether a write to them ends the process. A limit on its memory then leaves them out.
+    """
     try:
         about = json.loads((entry / "about.json").read_text())
         shape, dtype = about["shape"], getattr(torch, about["dtype"])
@@ -388,7 +393,9 @@ def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
         with open(entry / "pixels", "rb") as file:
             if about["version"] != _VERSION or os.fstat(file.fileno()).st_size != nbytes:
                 return None
-            if sys.platform == "linux":
+            if read_only:
+                mapping = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ)
+            elif sys.platform == "linux":
                 # Private: a write to the rows would copy the page, and leave the file as it is. The system
                 # reserves no memory for such copies (MAP_NORESERVE), since nothing writes.
                 flags, both = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
@@ -398,7 +405,9 @@ def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
         pictures.settle_as(about["pictures"], about["sizes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    column = torch.frombuffer(mapping, dtype=dtype).view(shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        column = torch.frombuffer(mapping, dtype=dtype).view(shape)
     if about["sums"]:
         remember(column, functools.reduce(Sums.__add__, (Sums(*one) for one in about["sums"])))
     return column

@@ -24,7 +24,7 @@ from ..replay.tree import leaves, walk
 _WHOLE_BYTES = 256 * 2**20  # Columns up to this size are read whole; of larger ones, some rows.
 _SAMPLE_BYTES, _SAMPLE_ROWS = 16 * 2**20, (64, 4096)
 _READ = 8  # Items that are read of data which is decoded at each use.
-_CHUNK_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**22
 _STATS = 20_000  # Files whose sizes are asked for: a network's file system takes its time for each.
 
 _IDENTITY = ("id", "class", "arguments", "wrappers", "observations", "actions")

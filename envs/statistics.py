@@ -19,7 +19,7 @@ from ..replay.mapped import Mapped, Rows
 
 Column: TypeAlias = Tensor | LazyColumn | Mapped
 
-_CHUNK = 4096  # Rows per step of the streaming statistics.
+_CHUNK, _CHUNK_BYTES = 4096, 2**26  # Rows per step of the streaming statistics, and their bytes.
 _BYTES = 2**18  # Bytes per step of the exact ones: as floats they fit into a processor's cache.
 # float32 adds up to this many squared bytes exactly: 256 * 255^2 < 2^24.
 _EXACT = 256
@@ -161,8 +161,10 @@ def _exact_sums(values: Tensor) -> Tensor:
 
 
 def chunks(columns: list[Column], size: int = _CHUNK) -> Iterator[Tensor]:
-    """Yields the rows of the columns in chunks `[n, *shape]` of up to `size` rows."""
+    """Yields the rows of the columns in chunks `[n, *shape]` of up to `size` rows, and up to 64 MB."""
     for column in columns:
+        row_bytes = math.prod(column.shape[1:]) * column.dtype.itemsize
+        size = max(1, min(size, _CHUNK_BYTES // max(1, row_bytes)))
         for start in range(0, len(column), size):
             rows = slice(start, start + size)
             yield _rows(column, rows) if isinstance(column, LazyColumn) else column[rows]
