@@ -56,7 +56,7 @@ def _by_grammar(word: str, for_hydra: list[str], mistakes: list[str]) -> tuple[s
     from hydra.errors import HydraException
 
     try:
-        override = parse_word(_parser(), word)
+        override = parse_word(parser(), word)
         if not (key := override.key_or_group):
             raise HydraException
         if key.startswith(("hydra.", "hydra/")):
@@ -78,7 +78,8 @@ def _by_grammar(word: str, for_hydra: list[str], mistakes: list[str]) -> tuple[s
 
 
 @cache
-def _parser() -> OverridesParser:
+def parser() -> OverridesParser:
+    """Reads single words by Hydra's grammar."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create()
