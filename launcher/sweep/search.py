@@ -144,8 +144,7 @@ class Search:
                 if _SWEPT not in trial.user_attrs:  # Its process died between the two lines below.
                     self._describe(trial)
                 return self._study.get_trials()[trial.number]
-        counted = [t for t in known if t.state.name != "WAITING" and _AGAIN not in t.user_attrs]
-        if len(counted) >= self.wanted.trials:
+        if len(_counted(self._study)) >= self.wanted.trials:
             return None
         # Seeded by the number of the trial: a search that is continued proposes what it would have.
         self._study.sampler = _sampler(self.wanted.sampler, self._seed + len(known))
@@ -238,7 +237,7 @@ class Search:
 
     def summary(self) -> str:
         """What the search has found, with words to paste."""
-        trials = [t for t in self._study.get_trials() if _AGAIN not in t.user_attrs]
+        trials = _counted(self._study)
         names = {
             "COMPLETE": "ended",
             "PRUNED": "stopped early",
@@ -271,11 +270,20 @@ def _value(trial: optuna.trial.FrozenTrial, outcome: Outcome, metric: str) -> fl
 
 def _retry_failed(study: optuna.Study) -> None:
     """Propose the values of trials that failed once more: what they failed of may be mended by now."""
-    for trial in study.get_trials():
-        if trial.state.name == "FAIL" and _AGAIN not in trial.user_attrs:
-            storage = study._storage
-            storage.set_trial_user_attr(trial._trial_id, _AGAIN, True)
-            study.enqueue_trial(trial.params)
+    before = study.user_attrs.get(_AGAIN, [])
+    failed = [t for t in study.get_trials() if t.state.name == "FAIL" and t.number not in before]
+    # First: enqueued twice, a trial would only be run twice.
+    for trial in failed:
+        study.enqueue_trial(trial.params)
+    if failed:
+        study.set_user_attr(_AGAIN, [*before, *(trial.number for trial in failed)])
+
+
+def _counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that have begun, without those that failed and are tried again."""
+    again = study.user_attrs.get(_AGAIN, [])
+    known = study.get_trials()
+    return [t for t in known if t.state.name != "WAITING" and t.number not in again]
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
