@@ -36,7 +36,7 @@ _AVALANCHE = [
     (r"(before|after)_.*(iteration|forward|backward|update|epoch|batch)", "on_step"),
 ]
 
-_also: ContextVar[Mapping[str, object]] = ContextVar("_also", default={})
+_also: ContextVar[Mapping[str, object] | None] = ContextVar("_also", default=None)
 
 
 @contextlib.contextmanager
@@ -188,7 +188,7 @@ def build_callbacks(given: Sequence[Named], spec: Spec, device: Any) -> Callback
         mistakes += _mistaken(name, made)
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    return Callbacks({**named, **_also.get()})
+    return Callbacks({**named, **(_also.get() or {})})
 
 
 def _built(given: Named, table: Mapping[str, Any]) -> tuple[str, object]:

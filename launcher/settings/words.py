@@ -56,7 +56,7 @@ def _by_grammar(word: str, for_hydra: list[str], mistakes: list[str]) -> tuple[s
     from hydra.errors import HydraException
 
     try:
-        override = parse_word(parser(), word)
+        override = parse_word(_parser(), word)
         if not (key := override.key_or_group):
             raise HydraException
         if key.startswith(("hydra.", "hydra/")):
@@ -78,8 +78,7 @@ def _by_grammar(word: str, for_hydra: list[str], mistakes: list[str]) -> tuple[s
 
 
 @cache
-def parser() -> OverridesParser:
-    """Reads single words by Hydra's grammar."""
+def _parser() -> OverridesParser:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create()
@@ -101,6 +100,23 @@ def parse_word(parser: OverridesParser, word: str) -> Any:
             raise
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         return parser.parse_override(f"{key}='{quoted}'")
+
+
+def interval(word: str) -> tuple[float, float, frozenset[str]] | None:
+    """Both bounds and the tags of `lr=tag(log,interval(1e-5,1e-1))`; None if a word is nothing like it.
+
+    Bounds are int where the word says so: `int(interval(1,8))`.
+    """
+    from hydra.core.override_parser.types import IntervalSweep
+    from hydra.errors import HydraException
+
+    try:
+        read = _parser().parse_override(f"x={word.partition('=')[2]}").value()
+    except HydraException:
+        return None
+    if not isinstance(read, IntervalSweep) or read.start is None or read.end is None:
+        return None
+    return read.start, read.end, frozenset(read.tags)
 
 
 def _check_hydra_words(words: list[str], mistakes: list[str]) -> None:

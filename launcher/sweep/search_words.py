@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...replay.suggestions import did_you_mean
 from ..metrics import METRICS, better
-from ..settings.settings import Settings
 from ..settings.values import is_bool, is_true
 from .study import VALIDATION
 
@@ -47,12 +47,14 @@ class Wanted:
         return "halving" if self.sampler == "asha" else "median" if self.prune else ""
 
 
-def read_wanted(words: Mapping[str, str], settings: Settings, mistakes: list[str]) -> Wanted | None:
+def read_wanted(
+    words: Mapping[str, str], values: Mapping[str, Any], mistakes: list[str]
+) -> Wanted | None:
     """What these words of `-m` ask for; None without `search=`, or if they hold a mistake.
 
     Args:
         words: Those of `WORDS` that were given, by key.
-        settings: Of any one run, which say what it can be judged by.
+        values: The settings of any one run, which say what it can be judged by.
         mistakes: What is wrong is added here.
     """
     before = len(mistakes)
@@ -74,8 +76,8 @@ def read_wanted(words: Mapping[str, str], settings: Settings, mistakes: list[str
         mistakes.append(
             "search=asha ends trials early, which is what it is. Leave out prune=false."
         )
-    metric, more = _metric(words, settings, mistakes)
-    _check_tasks(number, settings, mistakes)
+    metric, more = _metric(words, values, mistakes)
+    _check_tasks(number, values, mistakes)
     if len(mistakes) > before:
         return None
     return Wanted(sampler, trials, metric, more, is_true(prune), number)
@@ -101,7 +103,9 @@ def _count(key: str, text: str, mistakes: list[str]) -> int:
     return 1
 
 
-def _metric(words: Mapping[str, str], settings: Settings, mistakes: list[str]) -> tuple[str, bool]:
+def _metric(
+    words: Mapping[str, str], values: Mapping[str, Any], mistakes: list[str]
+) -> tuple[str, bool]:
     """The metric that is optimised, and whether more of it is better."""
     given = {key: words[key] for key in ("maximize", "minimize") if key in words}
     if len(given) == 2:
@@ -109,11 +113,11 @@ def _metric(words: Mapping[str, str], settings: Settings, mistakes: list[str]) -
             "maximize= and minimize= are both given. A search has one aim: leave one out."
         )
     if not given:
-        return _usual(settings), True
+        return _usual(values), True
     ((key, name), *_) = given.items()
     more, plain = key == "maximize", name.removeprefix(VALIDATION)
     names = dict.fromkeys(metric.name for metric in METRICS)
-    if not settings.values["metrics"] and plain not in names:
+    if not values["metrics"] and plain not in names:
         near = did_you_mean(plain, names)
         mistakes.append(
             f"{key}={name}: no run has such a metric.{near} Others: {', '.join(names)}."
@@ -125,26 +129,25 @@ def _metric(words: Mapping[str, str], settings: Settings, mistakes: list[str]) -
     of_tasks = {metric.name for metric in METRICS if metric.of == "tasks"}
     if name.startswith(VALIDATION) and plain in of_tasks:
         mistakes.append(f"{key}={name}: {plain} is only measured on test rows.")
-    elif name.startswith(VALIDATION) and settings.values["validation"] is None:
+    elif name.startswith(VALIDATION) and values["validation"] is None:
         mistakes.append(
             f"{key}={name} needs rows held out of the training data: validation=0.1, say."
         )
     return name, more
 
 
-def _usual(settings: Settings) -> str:
+def _usual(values: Mapping[str, Any]) -> str:
     """The score of a run, on rows held out of the training data if there are any."""
-    if settings.values["env"] is not None:
+    if values["env"] is not None:
         return "return"
-    name = "task_il_accuracy" if settings.values["scenario"] == "task" else "accuracy"
-    return name if settings.values["validation"] is None else f"{VALIDATION}{name}"
+    name = "task_il_accuracy" if values["scenario"] == "task" else "accuracy"
+    return name if values["validation"] is None else f"{VALIDATION}{name}"
 
 
-def _check_tasks(wanted: int | None, settings: Settings, mistakes: list[str]) -> None:
+def _check_tasks(wanted: int | None, values: Mapping[str, Any], mistakes: list[str]) -> None:
     """Refuse `search_tasks` where there is no sequence, or a shorter one."""
     if wanted is None:
         return
-    values = settings.values
     several = [values[key] for key in ("dataset", "env") if isinstance(values[key], list)]
     lengths = [len(names) for names in several]
     if (tasks := values["tasks"]) is not None:

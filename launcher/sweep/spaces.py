@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import ConfigError
 from ..settings.schema import ALIASES, schema
+from ..settings.words import interval
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -125,11 +126,6 @@ def read_range(word: str) -> Range:
     Raises:
         ConfigError: If it cannot be read, its bounds are no bounds, or the setting accepts no such numbers.
     """
-    from hydra.core.override_parser.types import IntervalSweep
-    from hydra.errors import HydraException
-
-    from ..settings.words import parser
-
     key, _, value = (part.strip() for part in word.lstrip("+").partition("="))
     if (found := re.fullmatch(r"(?:\w+\.)?(\w+)\s*\((.*)\)", value)) and (
         near := _ELSEWHERE.get(_plain(found[1]))
@@ -139,21 +135,13 @@ def read_range(word: str) -> Range:
     # Hydra's grammar has no `log`, and reads `int(1,8)` as the values 1 and 8.
     value = re.sub(r"\blog\s*\(([^()]*)\)", r"tag(log,interval(\1))", value)
     value = re.sub(r"^int\s*\(([^()]*,[^()]*)\)$", r"int(interval(\1))", value)
-    try:
-        read: Any = parser().parse_override(f"{key}={value}").value()
-    except HydraException:
-        read = None
-    if not isinstance(read, IntervalSweep):
+    if (read := interval(f"{key}={value}")) is None:
         raise ConfigError(f"Cannot read `{word}`. Write a range as {key}={_FORMS}.")
-    if unknown := sorted(read.tags - {"log"}):
-        raise ConfigError(
-            f"`{word}`: the tag {', '.join(unknown)} means nothing here; only log does."
-        )
-    low, high = read.start, read.end
-    assert low is not None  # The grammar asks for both.
-    assert high is not None
+    low, high, tags = read
+    if unknown := sorted(tags - {"log"}):
+        raise ConfigError(f"`{word}`: the tag {unknown[0]} means nothing here; only log does.")
     whole = isinstance(low, int) and isinstance(high, int)
-    return _checked(Range(key, low, high, "log" in read.tags, whole), word)
+    return _checked(Range(key, low, high, "log" in tags, whole), word)
 
 
 def _checked(given: Range, word: str) -> Range:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,13 @@ def run(searching: Search) -> list[tuple[Trial, Outcome]]:
         ended.append((trial, run_trial(trial)))
         searching.tell(*ended[-1])
     return ended
+
+
+def first(searching: Search) -> Trial:
+    """The trial that comes next."""
+    trial = searching.ask()
+    assert trial is not None
+    return trial
 
 
 def trials() -> list[Any]:
@@ -110,7 +117,7 @@ def test_a_search_that_is_started_again_goes_on_as_it_would_have() -> None:
     Path("runs").rename("whole")
     searching = search(wanted, epochs=1)
     for _ in range(3):
-        assert (trial := searching.ask()) is not None
+        trial = first(searching)
         searching.tell(trial, run_trial(trial))
     lost = searching.ask()  # The driver dies now; the run may have begun, or even have ended.
     assert lost is not None
@@ -125,9 +132,9 @@ def test_a_search_that_is_started_again_goes_on_as_it_would_have() -> None:
 def test_an_interrupted_trial_stays_open() -> None:
     wanted = Wanted("random", 2, "accuracy", more=True)
     searching = search(wanted)
-    assert (trial := searching.ask()) is not None
+    trial = first(searching)
     searching.tell(trial, Outcome("interrupted", {}, "SIGTERM", 143))
-    assert (again := search(wanted, resume=True).ask()) is not None
+    again = first(search(wanted, resume=True))
     assert again.words == trial.words
 
 
@@ -145,9 +152,9 @@ def test_equal_values_are_one_run_with_one_result() -> None:
 def test_failed_trials_are_tried_once_more_by_a_search_that_is_continued() -> None:
     wanted = Wanted("random", 2, "accuracy", more=True)
     searching = search(wanted)
-    assert (failed := searching.ask()) is not None
+    failed = first(searching)
     searching.tell(failed, Outcome("failed", {}, "OSError: no room", 1))
-    assert (other := searching.ask()) is not None
+    other = first(searching)
     searching.tell(other, run_trial(other))
     assert searching.ask() is None
     assert "1 ended, 1 failed" in searching.summary().replace(
@@ -160,7 +167,7 @@ def test_failed_trials_are_tried_once_more_by_a_search_that_is_continued() -> No
 
 def test_a_diverged_trial_tells_the_search_to_look_elsewhere() -> None:
     searching = search(Wanted("random", 1, "accuracy", more=True))
-    assert (trial := searching.ask()) is not None
+    trial = first(searching)
     searching.tell(trial, Outcome("diverged", {}, "The loss is NaN", 3))
     assert trials()[0].state.name == "PRUNED"
     assert searching.summary().startswith("No trial has a result")
@@ -169,15 +176,15 @@ def test_a_diverged_trial_tells_the_search_to_look_elsewhere() -> None:
 def test_a_search_whose_first_trials_all_fail_ends_with_their_reason() -> None:
     searching = search(Wanted("random", 9, "accuracy", more=True))
     for _ in range(3):
-        assert (trial := searching.ask()) is not None
+        trial = first(searching)
         searching.tell(trial, Outcome("failed", {}, "TypeError: no such width", 1))
-    with pytest.raises(ConfigError, match="its first 3 trials have all failed.*no such width"):
+    with pytest.raises(ConfigError, match=r"its first 3 trials have all failed.*no such width"):
         searching.ask()
 
 
 def test_a_metric_that_the_runs_lack_ends_the_search_with_its_first_trial() -> None:
     searching = search(Wanted("random", 9, "return", more=True))
-    assert (trial := searching.ask()) is not None
+    trial = first(searching)
     outcome = run_trial(trial)
     assert outcome.status == "failed"
     searching.tell(trial, outcome)
@@ -233,10 +240,10 @@ def test_what_cannot_be_searched_is_refused(spaces: list[Space], advice: str) ->
 
 
 @pytest.fixture
-def composed() -> Iterator[Any]:
+def composed() -> Any:
     from antelope.launcher.settings.compose import compose
 
-    yield lambda *words: compose(words, {})
+    return lambda *words: compose(words, {}).values
 
 
 @pytest.mark.parametrize(
