@@ -202,7 +202,9 @@ class Slurm:
         options = self._options | {"job-name": f"{self._name}-{files.name}"}
         if after:
             earlier = options.get("dependency")
-            options["dependency"] = f"{earlier},afterany:{after}" if earlier else f"afterany:{after}"
+            options["dependency"] = (
+                f"{earlier},afterany:{after}" if earlier else f"afterany:{after}"
+            )
         text = script(trials, files=files, jobs=self._jobs, options=options)
         try:
             queue.check(text)
@@ -256,7 +258,9 @@ def print_script(
         ConfigError: If an option is unknown, or the trials need more than words.
     """
     if any(has_objects(trial) for trial in trials):
-        raise ConfigError("slurm.print=true prints words: it needs a console sweep without search=.")
+        raise ConfigError(
+            "slurm.print=true prints words: it needs a console sweep without search=."
+        )
     try:
         known = queue.known_options()
     except (FileNotFoundError, queue.NoAnswer):

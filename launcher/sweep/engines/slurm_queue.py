@@ -14,7 +14,9 @@ from .slurm_script import options_in
 _ANSWER_S = 60  # A busy controller may need half a minute.
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 _ENDED |= {"BOOT_FAIL", "DEADLINE", "PREEMPTED", "REVOKED"}
-_HELD = re.compile(r"held|JobHeld|InvalidQOS|InvalidAccount|DependencyNeverSatisfied", re.IGNORECASE)
+_HELD = re.compile(
+    r"held|JobHeld|InvalidQOS|InvalidAccount|DependencyNeverSatisfied", re.IGNORECASE
+)
 
 
 class NoAnswer(Exception):
@@ -79,7 +81,7 @@ def submit(script: str) -> str:
 
 
 def check(script: str) -> None:
-    """Raise ConfigError if `sbatch` would refuse the script: no such partition, a time limit it cannot read."""
+    """Raise ConfigError if `sbatch` would refuse the script, as for a partition that does not exist."""
     try:
         _said("sbatch", "--test-only", script=script)
     except NoAnswer as error:
@@ -118,7 +120,9 @@ def known_options() -> frozenset[str]:
 
 def largest_array() -> int:
     """How many tasks an array may have."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _said("scontrol", "show", "config"), re.MULTILINE)
+    found = re.search(
+        r"^MaxArraySize\s*=\s*(\d+)", _said("scontrol", "show", "config"), re.MULTILINE
+    )
     return int(found[1]) if found else 1001  # Slurm's own default.
 
 

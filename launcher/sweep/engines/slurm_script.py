@@ -39,7 +39,9 @@ _SHORT = {"p": "partition", "t": "time", "c": "cpus-per-task", "G": "gpus", "A":
 _SHORT |= {"q": "qos", "J": "job-name", "C": "constraint", "w": "nodelist", "x": "exclude"}
 
 
-def sbatch_options(given: Mapping[str, str], known: Collection[str] | None) -> dict[str, str | None]:
+def sbatch_options(
+    given: Mapping[str, str], known: Collection[str] | None
+) -> dict[str, str | None]:
     """The options of `sbatch` that `slurm.partition=gpu slurm.cpus_per_task=4` ask for.
 
     Args:
@@ -73,7 +75,7 @@ def sbatch_options(given: Mapping[str, str], known: Collection[str] | None) -> d
                 f"{typed}: a run of a sweep is one process on one node. For several devices of a node, set "
                 "devices=N with slurm.gpus=N (or slurm.cpus_per_task=N)."
             )
-        elif not is_bool(value) or name in ("exclusive", "requeue") and is_true(value):
+        elif not is_bool(value) or (name in ("exclusive", "requeue") and is_true(value)):
             options[name] = None if is_bool(value) else value
         elif is_true(value):
             options[name] = None
