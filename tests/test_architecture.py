@@ -78,13 +78,14 @@ ROOMS = {
     "estimators": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "export": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "mammoth": {"settings", "assembly", "learn", "record", "metrics", "inference"},
+    "sweep": {"settings", "record", "metrics", "pictures"},
 }
-WINGS = ("by_hand", "estimators", "export", "inference", "mammoth")
+WINGS = ("by_hand", "estimators", "export", "inference", "mammoth", "sweep")
 GRAPH = structure.imports(structure.modules(ROOT))
 COUNTS = structure.measure(ROOT)
 # What is called with settings, and plans them.
 DOORS = {
-    *("launcher.train", "launcher.sweep", "launcher.open_run", "launcher.task_by_task"),
+    *("launcher.train", "launcher.sweep.product", "launcher.open_run", "launcher.task_by_task"),
     *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
     "launcher.inference.resuming",
     "launcher.batch_size",

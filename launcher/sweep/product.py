@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..replay.shown import shown
-from .record.output import write_error
-from .settings.compose import compose
-from .settings.multirun import run_multirun, said
-from .settings.settings import Settings
+from ...replay.shown import shown
+from ..record.output import write_error
+from ..settings.compose import compose
+from ..settings.multirun import run_multirun, said
+from ..settings.settings import Settings
 
 if TYPE_CHECKING:
-    from .run import Run
+    from ..run import Run
 
 _FLAGS = ("-m", "--multirun")
 
@@ -35,7 +35,7 @@ def sweep(words: list[str], train: Callable[..., Run]) -> None:
         Exception: The first that a run raised, after all other combinations have been trained.
     """
 
-    from .metrics.scores import objective  # Imports NumPy, which help and typos must not wait for.
+    from ..metrics.scores import objective  # Imports NumPy, which help and typos must not wait for.
 
     outcomes: list[tuple[str, str]] = []
 
