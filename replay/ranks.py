@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .randomness import forked_randomness
+from .randomness import all_streams, seed_everything, set_all_streams
 
 _TEXT = 96  # Bytes of a header that say what a rank is about to do.
 _NUMBERS = 4  # Small numbers that ranks agree on, at most.
@@ -32,9 +32,14 @@ class Ranks:
         rank: This process's number, from 0. Rank 0 writes the run directory.
         world: How many there are.
         several: Whether there are others.
+        own: Whether each rank has data of its own, as in environments, and not a part of the same.
+        split: Whether `learn` runs, on this rank's rows. All else is the same on every rank.
+        last: Rows of the last batch, over all ranks.
     """
 
     rank, world, several = 0, 1, False
+    own = split = False
+    last = 0
 
     def count(self, rows: int) -> int:
         """How many rows of a whole batch are this rank's."""
@@ -63,6 +68,15 @@ class Ranks:
         """
         yield
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within `apart`, run the block with the common streams, as what is the same on every rank."""
+        yield
+
+    def divides(self, rows: int) -> bool:
+        """Whether these rows are divided among the ranks in the proportion of the last batch's."""
+        return True
+
     @property
     def seed(self) -> int:
         """torch's seed, outside `apart` and within."""
@@ -70,6 +84,10 @@ class Ranks:
 
     def gather(self, part: Tensor, rows: int) -> Tensor:
         """The whole `[rows, ...]`, in its own order, from every rank's part of it; without gradients."""
+        return part.detach()
+
+    def collect(self, part: Tensor) -> Tensor:
+        """The rows of every rank, where each may have any number: their first ones, their second ones, ..."""
         return part.detach()
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -151,6 +169,14 @@ class Group(Ranks):
         # Rows that every rank computes count once in all, so a world-th here.
         self._local += rows if self._replicated(rows) else self.world * self.count(rows)
         self._whole += self.world * rows
+        self.last = rows
+
+    def divides(self, rows: int) -> bool:
+        last, world = self.last, self.world
+        if self._replicated(rows) or self._replicated(last):
+            return False
+        parts = ((len(range(r, rows, world)), len(range(r, last, world))) for r in range(world))
+        return all(n * last == m * rows for n, m in parts)
 
     @property
     def weight(self) -> float:
@@ -159,13 +185,40 @@ class Group(Ranks):
     @contextmanager
     def apart(self) -> Iterator[None]:
         self._local = self._whole = 0
+        if self.own:  # Their streams are different from the start.
+            self.split = True
+            try:
+                yield
+            finally:
+                self.split = False
+            return
         draw = int(torch.randint(2**31 - 2**16, ()))
         self._seed = torch.initial_seed()
+        self._common = all_streams()
+        seed_everything(draw + self.rank)
+        self.split = True
         try:
-            with forked_randomness(draw + self.rank):
-                yield
+            yield
         finally:
-            self._seed = None
+            self.split, self._seed = False, None
+            set_all_streams(self._common)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        if not self.split:
+            yield
+            return
+        self.split = False
+        if not self.own:
+            mine = all_streams()
+            set_all_streams(self._common)
+        try:
+            yield
+        finally:
+            self.split = True
+            if not self.own:
+                self._common = all_streams()
+                set_all_streams(mine)
 
     @property
     def seed(self) -> int:
@@ -190,6 +243,18 @@ class Group(Ranks):
         self._do(self._dist.all_gather, parts, padded)
         whole = torch.stack(parts, 1).flatten(0, 1)[:rows]
         return whole.contiguous().view(dtype).view(rows, *shape)
+
+    def collect(self, part: Tensor) -> Tensor:
+        counts = torch.zeros(self.world, dtype=torch.int64)
+        counts[self.rank] = len(part)
+        self.sum(counts)
+        if self._replicated(self.last) and bool((counts == self.last).all()):
+            return self.gather(part, self.last)
+        most = max(2, int(counts.max()))
+        padded = part.new_zeros((most, *part.shape[1:]))
+        padded[: len(part)] = part.detach()
+        real = torch.arange(most)[:, None] < counts
+        return self.gather(padded, most * self.world)[real.flatten().to(part.device)]
 
     def sum(self, tensor: Tensor) -> Tensor:
         self.agree(f"sum {list(tensor.shape)} {tensor.dtype}")
