@@ -21,9 +21,9 @@ from .transfer import upload
 from .tree import Path, from_paths, walk
 
 _PART_OF_A_BATCH = (
-    "Memory.sample({0}): this run is on {1} devices, n counts the rows of all of them, and {0} is this device's "
-    "part of a batch of {2}. In a strategy, pass n=self.context.rows(batch) for as many as the batch has; "
-    "elsewhere n=replay.rows. If {0} rows in all are meant, say so: sample({0}, whole=True)."
+    "Memory.sample({0}): this run is on {1} devices, n counts the rows of all of them, and {0} is this "
+    "device's part of a batch of {2}. In a strategy, pass n=self.context.rows(batch) for as many as the "
+    "batch has; elsewhere n=replay.rows. If {0} rows in all are meant, say so: sample({0}, whole=True)."
 )
 POLICIES = ("reservoir", "balanced", "ring", "herding")
 _LABEL, _LENGTH, _MASK = ("label",), ("length",), ("mask",)

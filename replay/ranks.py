@@ -48,7 +48,8 @@ class Ranks:
     def rows(self, index: Tensor) -> Tensor:
         """This rank's part `[n, ...]` of a whole batch `[B, ...]`: rows rank, rank + world, ...
 
-        A batch with fewer than two rows a rank is every rank's, as a whole: BatchNorm cannot train on one row.
+        A batch with fewer than two rows a rank is every rank's, as a whole: BatchNorm cannot train on
+        one row.
         """
         return index
 

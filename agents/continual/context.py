@@ -213,7 +213,9 @@ class Context:
             return rows
         return len(range(place.rank, rows, place.world))
 
-    def mean(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, n: int) -> Tensor:
+    def mean(
+        self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, n: int
+    ) -> Tensor:
         """`loss(x, y)`, a mean over this device's part of `n` rows, so that all parts weigh the same.
 
         What `after_loss` returns is weighted by the device's share of the batch, not by that of these rows.
