@@ -111,8 +111,8 @@ def refuse_ranks(what: str) -> None:
     """
     if (place := place_in(os.environ)) is not None:
         raise ConfigError(
-            f"{what} runs in one process, but torchrun has started {place.world}. Call ml(...) there, or start "
-            "this without torchrun."
+            f"{what} runs in one process, but torchrun has started {place.world}. Call ml(...) there, or "
+            "start this without torchrun."
         )
 
 
@@ -238,7 +238,7 @@ def _loopback(wanted: bool) -> Iterator[None]:
     names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     keys = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if wanted and names else ()
     added = [key for key in keys if key not in os.environ]
-    os.environ.update({key: names[0] for key in added})
+    os.environ.update(dict.fromkeys(added, names[0]))
     try:
         yield
     finally:
@@ -265,8 +265,8 @@ def starting(settings: Settings, count: int) -> Iterator[None]:
         except Exception as error:
             raise ConfigError(
                 f"devices={count}: the settings hold an object that other processes cannot receive "
-                f"({type(error).__name__}: {error}). Give a class or a name in its place, or start the script "
-                f"by torchrun --nproc-per-node={count}."
+                f"({type(error).__name__}: {error}). Give a class or a name in its place, or start the "
+                f"script by torchrun --nproc-per-node={count}."
             ) from error
         children = [_Child(Place(rank, count, rank), folder, sent) for rank in range(1, count)]
         store = dist.FileStore(str(Path(folder, "store")), count)
@@ -357,7 +357,7 @@ def main() -> None:
             train(settings)
     except BaseException as error:
         # What a rank can still say, rank 0 has raised.
-        os._exit(getattr(error, "exit_code", 1))
+        os._exit(error.exit_code if isinstance(error, ConfigError) else 1)
     os._exit(0)
 
 
