@@ -17,28 +17,10 @@ from ...replay.shown import shown
 
 if TYPE_CHECKING:
     from ..run import Run
+    from .study import Study
 
 DIED_OFTEN = 3
 """How often a trial's process may die before the trial is given up."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """Where a trial reports its evaluations to a search.
-
-    Attributes:
-        journal: The search's journal file, absolute.
-        name: The study's name in it.
-        number: The trial's number there.
-        metric: Which metric is optimised.
-        prune: Whether the trial may be stopped early.
-    """
-
-    journal: Path
-    name: str
-    number: int
-    metric: str
-    prune: bool
 
 
 @dataclass(frozen=True)
@@ -127,7 +109,8 @@ def _train(trial: Trial) -> Run:
     resume: dict[str, Any] = {"resume": trial.settings.get("resume") or True} if begun else {}
     settings = {**trial.settings, **resume, "path": str(trial.path)}
     composed = compose(trial.words, settings)
-    return plainly(composed, lambda: train(composed), advise=False)
+    with trial.study.watching() if trial.study is not None else contextlib.nullcontext():
+        return plainly(composed, lambda: train(composed), advise=False)
 
 
 def _failed(trial: Trial, error: BaseException) -> Outcome:
