@@ -88,7 +88,7 @@ DOORS = {
     *("launcher.train", "launcher.sweep.product", "launcher.open_run", "launcher.task_by_task"),
     *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
     "launcher.inference.resuming",
-    "launcher.batch_size",
+    *("launcher.batch_size", "launcher.distributed"),
 }
 
 
