@@ -78,7 +78,7 @@ ROOMS = {
     "estimators": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "export": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "mammoth": {"settings", "assembly", "learn", "record", "metrics", "inference"},
-    "sweep": {"settings", "record", "metrics", "pictures"},
+    "sweep": {"settings", "learn", "record", "metrics", "pictures"},
 }
 WINGS = ("by_hand", "estimators", "export", "inference", "mammoth", "sweep")
 GRAPH = structure.imports(structure.modules(ROOT))
@@ -88,7 +88,7 @@ DOORS = {
     *("launcher.train", "launcher.sweep.places", "launcher.open_run", "launcher.task_by_task"),
     *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
     "launcher.inference.resuming",
-    "launcher.batch_size",
+    *("launcher.batch_size", "launcher.distributed"),
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from ...agents.traits import hook
@@ -33,6 +35,24 @@ _AVALANCHE = [
     (r"(before|after)_.*eval.*", "on_evaluation"),
     (r"(before|after)_.*(iteration|forward|backward|update|epoch|batch)", "on_step"),
 ]
+
+_also: ContextVar[Mapping[str, object] | None] = ContextVar("_also", default=None)
+
+
+@contextlib.contextmanager
+def also_called(owners: Mapping[str, object]) -> Iterator[None]:
+    """Runs that are built inside the block also call these objects, which no setting names.
+
+    They leave no trace in `config.yaml` or in a checkpoint, so that such a run can be continued without them.
+
+    Args:
+        owners: Objects with any of the hooks, and without a state, by name.
+    """
+    before = _also.set(owners)
+    try:
+        yield
+    finally:
+        _also.reset(before)
 
 
 class Callbacks:
@@ -168,7 +188,7 @@ def build_callbacks(given: Sequence[Named], spec: Spec, device: Any) -> Callback
         mistakes += _mistaken(name, made)
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    return Callbacks(named)
+    return Callbacks({**named, **(_also.get() or {})})
 
 
 def _built(given: Named, table: Mapping[str, Any]) -> tuple[str, object]:

@@ -153,6 +153,23 @@ def _not_listed(word: str, function: str) -> str:
     )
 
 
+def interval(word: str) -> tuple[float, float, frozenset[str]] | None:
+    """Both bounds and the tags of `lr=tag(log,interval(1e-5,1e-1))`; None if a word is nothing like it.
+
+    Bounds are int where the word says so: `int(interval(1,8))`.
+    """
+    from hydra.core.override_parser.types import IntervalSweep
+    from hydra.errors import HydraException
+
+    try:
+        read = _parser().parse_override(f"x={word.partition('=')[2]}").value()
+    except HydraException:
+        return None
+    if not isinstance(read, IntervalSweep) or read.start is None or read.end is None:
+        return None
+    return read.start, read.end, frozenset(read.tags)
+
+
 def _check_hydra_words(words: list[str], mistakes: list[str]) -> None:
     """Let Hydra refuse `hydra.nonsense=1`."""
     from hydra import compose as hydra_compose

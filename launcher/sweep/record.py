@@ -23,10 +23,15 @@ class Record:
     Args:
         folder: Where the file is.
         words: Those of the sweep, as typed.
+
+    Raises:
+        ConfigError: If the file is a link.
     """
 
     def __init__(self, folder: Path, words: Sequence[str]):
         self.path = folder / NAME
+        if self.path.is_symlink():
+            raise ConfigError(f"{self.path} is a link, or not a regular file. Remove it.")
         before = _read(self.path)
         self._runs: dict[str, dict[str, Any]] = {}
         # Those of other sweeps of this experiment, which a later start may ask for.

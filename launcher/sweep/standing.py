@@ -6,34 +6,27 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ...replay.errors import ConfigError
-from .trial import Outcome, Trial, read_status
+from ..pictures.status import RUNNING, is_held, read_status, standing
+from .trial import Outcome, Trial
 
-_LOCK = ".lock"  # As `record/directory.py` has it, which imports torch.
 _DONE = ("finished", "stopped")
 
 
 def done(trial: Trial) -> Outcome | None:
     """The outcome of a run that has ended well before; None: it has to be started, or is going on."""
-    status, metrics = read_status(trial.path)
-    if status not in _DONE or is_live(trial.path):
+    found = read_status(trial.path)
+    if found is None or found.status not in _DONE or is_live(trial.path):
         return None
-    return Outcome(status, metrics)
+    return Outcome(found.status, found.metrics)
 
 
 def is_live(path: Path) -> bool:
-    """Whether a process is writing to this run directory."""
-    if not (path / _LOCK).exists():
-        return False
-    lock = FileLock(path / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError):
+    """Whether a process, maybe of another machine, is writing to this run directory."""
+    if is_held(path):
         return True
-    lock.release()
-    return False
+    found = standing(path)
+    return found is not None and found.status == RUNNING
 
 
 def move_aside(trials: Iterable[Trial]) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Mapping
@@ -12,33 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import ConfigError, Diverged, NotSaved
-from ...replay.files import read_text
 from ...replay.shown import shown
+from ..pictures.status import read_status
 
 if TYPE_CHECKING:
     from ..run import Run
+    from .study import Study
 
 DIED_OFTEN = 3
 """How often a trial's process may die before the trial is given up."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """Where a trial reports its evaluations to a search.
-
-    Attributes:
-        journal: The search's journal file, absolute.
-        name: The study's name in it.
-        number: The trial's number there.
-        metric: Which metric is optimised.
-        prune: Whether the trial may be stopped early.
-    """
-
-    journal: Path
-    name: str
-    number: int
-    metric: str
-    prune: bool
 
 
 @dataclass(frozen=True)
@@ -103,18 +84,9 @@ def run_trial(trial: Trial) -> Outcome:
     finally:
         with contextlib.suppress(OSError):  # It has been removed.
             os.chdir(before)
-    status, _ = read_status(trial.path)
-    return Outcome("stopped" if status == "stopped" else "finished", dict(run.metrics))
-
-
-def read_status(path: Path) -> tuple[str, dict[str, float]]:
-    """The status and the metrics in a run directory's `status.json`; `("", {})` if it cannot be read."""
-    try:
-        found = json.loads(read_text(path / "status.json"))
-        metrics = found["metrics"].items()
-        return str(found["status"]), {key: float("nan" if v is None else v) for key, v in metrics}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "", {}
+    found = read_status(trial.path)
+    stopped = found is not None and found.status == "stopped"
+    return Outcome("stopped" if stopped else "finished", dict(run.metrics))
 
 
 def _train(trial: Trial) -> Run:
@@ -127,7 +99,8 @@ def _train(trial: Trial) -> Run:
     resume: dict[str, Any] = {"resume": trial.settings.get("resume") or True} if begun else {}
     settings = {**trial.settings, **resume, "path": str(trial.path)}
     composed = compose(trial.words, settings)
-    return plainly(composed, lambda: train(composed), advise=False)
+    with trial.study.watching() if trial.study is not None else contextlib.nullcontext():
+        return plainly(composed, lambda: train(composed), advise=False)
 
 
 def _failed(trial: Trial, error: BaseException) -> Outcome:
@@ -136,7 +109,8 @@ def _failed(trial: Trial, error: BaseException) -> Outcome:
     from ..record.signals import SignalExit
     from ..settings.frames import user_traceback
 
-    _, metrics = read_status(trial.path)
+    found = read_status(trial.path)
+    metrics = {} if found is None else found.metrics
     if isinstance(error, KeyboardInterrupt):
         return Outcome("interrupted", metrics, "SIGINT", 128 + signal.SIGINT)
     if isinstance(error, SignalExit):
