@@ -1,12 +1,12 @@
 """The fault matrix: what can go wrong with a run, what must happen then, and whether it does.
 
-    python benchmarks/faults.py                      # all rows, by the tests marked with them, and the peers
+    python benchmarks/faults.py                       # all rows, and nine of them with the peers
     python benchmarks/faults.py --rows 1 4 --no-peers
-    pip install lightning transformers accelerate    # the peers, where they are wanted
+    pip install lightning transformers accelerate     # the peers
 
-Each row is tested by what is marked `@pytest.mark.row(NUMBER)` below tests/, with real processes and signals.
-Rows that a peer can be given are also run with Lightning and the Trainer of transformers, where these are
-installed, beside Antelope: the same network and data, their own checkpoints (benchmarks/interrupted.py).
+A row holds if all tests marked `@pytest.mark.row(NUMBER)` pass. Rows that make sense for any trainer are also
+run with Lightning and the Trainer of transformers, if they are installed, and with Antelope: the same network
+and data, each one's own checkpoints (benchmarks/interrupted.py).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ HERE = Path(__file__).resolve().parents[1]
 FAULTS: dict[int, tuple[str, str]] = {
     1: ("`kill -9` at any moment, also within a save", "resumes to the same bits"),
     2: (
-        "the same with frame stack, n-step returns, EMA, a scheduler, bf16",
+        "the same with a frame stack, n-step returns, EMA, a scheduler, bf16",
         "resumes to the same bits",
     ),
     3: (
-        "SIGTERM, SIGHUP, SIGINT, repeated, in a thread",
+        "SIGTERM, SIGHUP or SIGINT, also repeated or in a thread",
         "finishes the step, saves once, exits with 143, 129, 130",
     ),
     4: ("newest checkpoint truncated", "named; the one before it continues"),
@@ -41,7 +41,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     8: ("`resume=true` without a checkpoint", "starts, and says so"),
     9: ("checkpoint of another model", "refused before training; keys and shapes named"),
     10: ("resumed with other settings", "said, or refused without `override=`"),
-    11: ("checkpoint of another version", "older ones resume, newer ones are refused"),
+    11: ("checkpoint of another version of Antelope", "older ones resume, newer ones are refused"),
     12: (
         "disk full during a save",
         "goes on, older checkpoints whole; ends with 1 after `save_patience`",
@@ -56,30 +56,36 @@ FAULTS: dict[int, tuple[str, str]] = {
     17: ("`learn` raises", "the user's frames, step and shapes; a crash checkpoint; exits with 1"),
     18: ("not a model, or one without `forward` and `learn`", "exits with 2; shows `learn`"),
     19: ("`learn` returns no usable loss", "exits with 2; the case named"),
-    20: ("`__init__` asks for what is not known", "the nearest name, and all with their values"),
+    20: (
+        "`__init__` needs an argument that cannot be inferred",
+        "names the nearest that can, and lists all with their values",
+    ),
     21: ("layers do not fit the data", "exits with 2 before training; layer and shapes named"),
     22: (
-        "labels 1-based, negative, 10^9, beyond the classes, missing",
+        "labels 1-based, negative, 10^9, beyond the classes or missing",
         "numbered, or refused by name",
     ),
-    23: ("last batch of one row, with BatchNorm", "no such batch; every row learnt and evaluated"),
+    23: ("last batch has one row, with BatchNorm", "no such batch; every row learnt and evaluated"),
     24: ("fewer rows than a batch, none, one class, an empty task", "learnt from, or refused"),
     25: ("NaN, objects, ragged rows, grey and colour", "read, or refused by row"),
-    26: ("data set misspelt, or no network", "the nearest name; no hang"),
-    27: ("download truncated, wrong or hanging", "removed, tried twice, exits with 1"),
+    26: ("data set misspelt, or no network to download it", "the nearest name; no hang"),
+    27: ("download truncated, wrong or never answered", "removed, tried twice, exits with 1"),
     28: ("a worker of a data loader dies", ""),
     29: ("an environment raises or breaks its space", "environment, step and seed named"),
     30: ("one of several environments' processes dies", "named; the others end"),
-    31: ("unknown setting, wrong type", "exits with 2 with the nearest, without importing torch"),
+    31: ("unknown setting, wrong type", "exits with 2 and the nearest, without importing torch"),
     32: ("the same words in another order", "the same configuration"),
     33: ("Python instead of the console", "the same configuration"),
-    34: ("nested, threaded, repeated calls", "the process is as it was before"),
+    34: ("calls within calls, in threads, repeated", "the process is as it was before"),
     35: ("one run of a sweep fails", "the others go on; a table names it; exits with its code"),
     36: ("out of memory", "a smaller `batch_size` named, or found by `batch_size=auto`"),
-    37: ("same and other seed; other intervals of log, evaluation, saves", "the same bits or not"),
-    38: ("checkpoints, configurations, presets that hold code", "refused; nothing is executed"),
+    37: (
+        "same seed, other seed, other intervals of log, evaluation and saves",
+        "the same bits, except with another seed",
+    ),
+    38: ("checkpoints, configurations and presets that hold code", "refused; nothing is executed"),
     39: ("a tracker is down, missing or hangs", "the run goes on; one warning"),
-    40: ("no terminal, colours, UTF-8; 40 columns", "a readable log"),
+    40: ("no terminal, no colours, no UTF-8, 40 columns", "a readable log"),
     41: ("clock jumps, no home directory", "the run goes on"),
     42: ("closed pipe or terminal", "the run goes on, without a traceback"),
     43: ("links at the names of a run's files", "refused; nothing outside is written"),
@@ -90,21 +96,21 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     46: ("secrets in settings", "in no file and no message"),
     47: ("data changed before a resumption", "refused without `override=data`"),
-    48: ("CSV files lost rows or hold other bytes", "mended, or refused by name"),
+    48: ("CSV files lost rows, or hold bytes that are not text", "mended, or refused by name"),
     49: ("an environment hangs, or raises late", "`env_timeout`, `env_retry`; named"),
-    50: ("ten million log rows, large replays", "memory stays flat"),
+    50: ("ten million log rows, large replays", "memory stays bounded"),
     51: (
-        "manifest of `/dev/zero`, YAML bomb, huge picture",
+        "manifest that names `/dev/zero`, YAML bomb, huge picture",
         "refused before anything is read or decoded",
     ),
-    52: ("run directory removed or replaced", "ends with 1 and a word"),
+    52: ("run directory removed or replaced", "ends with 1, and says why"),
     53: ("model file in another encoding", "read as Python reads it"),
     54: ("one of two ranks dies", ""),
 }
-# Rows without a test, and why.
+# Rows without a test, with the reason.
 UNTESTED = {
-    28: "there are no such workers: data is read, decoded and batched in the run's own process",
-    54: "a run is one process so far: there are no ranks",
+    28: "there are no such workers: a run reads, decodes and batches data in its own process",
+    54: "a run is a single process so far: there are no ranks",
 }
 
 
@@ -126,7 +132,7 @@ def main() -> None:
 
 
 class Marked:
-    """A plugin of pytest: runs the tests that are marked with one of `rows`, and keeps their outcomes."""
+    """A plugin for pytest: runs only the tests marked with one of `rows`, and keeps their outcomes."""
 
     def __init__(self, rows: list[int]):
         self.rows = set(rows)
@@ -148,7 +154,7 @@ class Marked:
             self.outcomes[report.nodeid] = report.outcome
 
     def of(self, row: int, outcome: str) -> list[str]:
-        """Names of the row's tests that ended so."""
+        """The names of a row's tests with this outcome."""
         return [
             name.rpartition("::")[2]
             for name, rows in self.rows_of.items()
@@ -184,7 +190,7 @@ def print_matrix(rows: list[int]) -> bool:
 
 
 def print_peers(rows: list[int]) -> bool:
-    """Give the rows to every framework that is installed. Returns whether all hold for Antelope."""
+    """Run the rows with every framework that is installed. Returns whether all hold for Antelope."""
     sys.path.insert(0, str(HERE))
     from benchmarks.interrupted import PEERS, ROWS, Peer
 

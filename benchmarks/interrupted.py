@@ -1,8 +1,8 @@
-"""Nine rows of the fault matrix for Antelope and the peers that are installed; see benchmarks/faults.py.
+"""Nine rows of the fault matrix, for Antelope and for the peers that are installed; see benchmarks/faults.py.
 
 All train the same network on the same digits (benchmarks/plain/digits_*.py), save once per epoch, keep three
-checkpoints, and resume as each one's documentation says. Every run is a process of its own, and so that not
-each has to import torch, a server forks them: `python benchmarks/interrupted.py NAME`.
+checkpoints, and resume as their documentation says. Every run is a process of its own. A server of each
+framework, `python benchmarks/interrupted.py NAME`, forks them, so that they need not all import torch.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parents[1]
-PEERS = {"antelope": "antelope", "lightning": "lightning", "transformers": "transformers"}
-_EPOCH = 23  # Steps of 64 of the 1,437 rows.
+PEERS = ("antelope", "lightning", "transformers")
+_ROWS, _HELD_OUT = 1437, 360  # Those of the digits.
+_EPOCH = 23  # Steps, with batches of 64.
 _KILLS = 5
 _SLOW = {"pause_s": 0.01}
 _RUN_FILES = ("began.json", "result.json", "error.json")
@@ -55,16 +56,16 @@ class Verdict(NamedTuple):
 
 
 def serve(name: str) -> None:
-    """Answer each line, `{"folder", "settings", "watch", "kill_after_s"}`, by exit code and seconds."""
+    """Answer each line, `{"folder", "options", "watch", "kill_after_s"}`, with `[exit code, seconds]`."""
     sys.path.insert(0, str(HERE))
     import torch
 
-    from benchmarks.plain.digits import Watch
+    from benchmarks.plain.digits import Options, Watch
 
     torch.set_num_threads(1)
     module = importlib.import_module(f"benchmarks.plain.digits_{name}")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        module.train(epochs=1, watch=Watch())  # Imports what is imported late.
+        module.train(Options(epochs=1), Watch())  # Imports what is imported late.
     print(json.dumps([module.NAME, module.CHECKPOINTS, module.GUARD]), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -80,17 +81,17 @@ def serve(name: str) -> None:
 
 def _run(module: Any, job: dict[str, Any]) -> None:
     """The forked process: never returns."""
-    from benchmarks.plain.digits import Watch
+    from benchmarks.plain.digits import Options, Watch
 
     os.chdir(job["folder"])
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    # The server has warned already, and Python says the same thing only once.
+    # What the server has warned of, Python would not repeat.
     warnings.simplefilter("always")
     code = 1
     try:
-        module.train(watch=Watch(**job["watch"]), **job["settings"])
+        module.train(Options(**job["options"]), Watch(**job["watch"]))
         code = 0
     except BaseException as error:
         traceback.print_exc()
@@ -118,7 +119,7 @@ class Peer:
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
         assert self.process.stdout is not None
-        # Whatever a library prints while it is imported comes before.
+        # Libraries print, too, while they are imported.
         self.name, self.checkpoints, self.guard = next(
             json.loads(line) for line in self.process.stdout if line.startswith('["')
         )
@@ -131,10 +132,10 @@ class Peer:
     def run(
         self, *, fresh: bool = True, kill_after_s: float | None = None, **options: Any
     ) -> Outcome:
-        """Train, in an empty folder or in the one there is.
+        """Train in an empty folder, or go on in that of the run before.
 
         Args:
-            options: `pause_s`, `kill_step` and `nan_step` go to `Watch`, the others to `train`.
+            options: `pause_s`, `kill_step` and `nan_step` go to `Watch`, the others to `Options`.
         """
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -144,7 +145,7 @@ class Peer:
         watched = ("pause_s", "kill_step", "nan_step")
         job = {
             "folder": str(self.folder),
-            "settings": {key: value for key, value in options.items() if key not in watched},
+            "options": {key: value for key, value in options.items() if key not in watched},
             "watch": {key: value for key, value in options.items() if key in watched},
             "kill_after_s": kill_after_s,
         }
@@ -162,7 +163,7 @@ class Peer:
         return None
 
     def interrupt(self) -> None:
-        """Keep a run that was killed within its sixth epoch, to be damaged again and again."""
+        """Save a run that was killed in its sixth epoch, for `restore`."""
         self.run(kill_step=5 * _EPOCH + 9)
         shutil.rmtree(self.saved, ignore_errors=True)
         shutil.copytree(self.folder, self.saved, symlinks=True)
@@ -212,10 +213,10 @@ def _damaged(peer: Peer, damages: Callable[[Path], Iterator[Callable[[], object]
 
 
 def _resumed(run: Outcome, whole: Outcome) -> str:
-    """What a resumption from a damaged checkpoint came to.
+    """What became of a run that was resumed from a damaged checkpoint.
 
     Args:
-        whole: That from the undamaged one.
+        whole: The same, resumed from the undamaged one.
     """
     if run.code:
         return f"stopped ({run.error.partition(':')[0]})"
@@ -263,7 +264,7 @@ def lost(peer: Peer) -> Verdict:
 
 
 def without_checkpoint(peer: Peer) -> Verdict:
-    """Row 8: resumed where there is nothing yet."""
+    """Row 8: `resume` where there is nothing yet."""
     run = peer.run()
     if run.code:
         return Verdict(False, f"stopped ({run.error.partition(':')[0]})")
@@ -275,7 +276,7 @@ def another_model(peer: Peer) -> Verdict:
     """Row 9: resumed with another width, and with other names of parameters."""
     peer.interrupt()
     held, what = [], []
-    for word, settings in (("another width", {"hidden": 16}), ("other names", {"kind": "other"})):
+    for word, settings in (("another width", {"hidden": 16}), ("other names", {"kind": "renamed"})):
         peer.restore()
         run = peer.run(fresh=False, **settings)
         named = any(f"{key}.0.weight" in run.error for key in ("layers", "body"))
@@ -295,7 +296,7 @@ def not_a_number(peer: Peer) -> Verdict:
     for guard in (False, True) if peer.guard else (False,):
         run = peer.run(nan_step=50, **({"guard": True} if guard else {}))
         finite = all(map(_finite, peer.newest()))
-        early = bool(run.code) or run.result["rows"] < 8 * 1437
+        early = bool(run.code) or run.result["rows"] < 8 * _ROWS
         held.append(bool(run.code) and finite)
         with_guard = f"with {peer.guard}: " if guard else ""
         end = f"stopped ({run.error.partition(':')[0]})" if run.code else "ends with exit code 0"
@@ -326,9 +327,10 @@ def last_batch_of_one(peer: Peer) -> Verdict:
     run = peer.run(**data)
     if run.code == 0:
         rows, evaluated = run.result["rows"] // 2, run.result["evaluated"]
-        held = rows == 1025 and evaluated == 1797 - 1437
+        held = rows == 1025 and evaluated == _HELD_OUT
         return Verdict(
-            held, f"{rows:,} of 1,025 rows learnt per epoch, {evaluated} of 360 evaluated"
+            held,
+            f"{rows:,} of 1,025 rows learnt per epoch, {evaluated} of {_HELD_OUT} evaluated",
         )
     what = f"stopped ({run.error.partition(':')[0]})"
     dropped = peer.run(**data, drop_last=True)
@@ -338,7 +340,7 @@ def last_batch_of_one(peer: Peer) -> Verdict:
 
 
 def seeds(peer: Peer) -> Verdict:
-    """Row 37: the same seed, another one, and other intervals of log and evaluation."""
+    """Row 37: the same seed, another seed, and other intervals of log and evaluation."""
     runs = ({}, {}, {"seed": 1}, {"log_every": 3}, {"eval_every": 7})
     first, again, other, log, evaluation = (peer.run(**run).result["weights"] for run in runs)
     found = {

@@ -33,6 +33,7 @@ class LiveRun:
         step: Steps so far: learning steps on data, environment steps otherwise.
         epoch: Passes over the current task's data.
         task: The current task, from 0; in `on_task`, the one that was just learnt.
+        tasks_learnt: Number of tasks that are learnt and scored.
         optimizer: The optimiser; None for a model without parameters.
         log: Records scalars for train.csv: `run.log.name = value`.
         device: The device of the model.
@@ -81,6 +82,10 @@ class LiveRun:
         return self._session.progress.newest_task
 
     @property
+    def tasks_learnt(self) -> int:
+        return self._session.progress.task
+
+    @property
     def optimizer(self) -> Optimizer | None:
         return self._session.learner.optimizer
 
@@ -99,6 +104,13 @@ class LiveRun:
             Diverged: If a weight is NaN or infinite, which ends the run.
         """
         return self._supervisor.save()
+
+    def validate(self) -> dict[str, float]:
+        """Metrics on the rows that `validation=` holds out, as means over the tasks seen; empty without any.
+
+        Evaluations after a task use the test rows: this is for decisions that must not see those.
+        """
+        return self._session.scoring.on_validation_rows()
 
     def __getattr__(self, name: str) -> Any:
         known = [known for known in dir(type(self)) if not known.startswith("_")]

@@ -6,15 +6,14 @@ import linecache
 import os
 import shlex
 import sys
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..replay.errors import ConfigError, Diverged, NotSaved
-from ..replay.shown import shown
 from .plainly import plainly
+from .settings.frames import user_traceback
 from .settings.import_path import begin_command
 
 if TYPE_CHECKING:
@@ -90,10 +89,6 @@ def _train(words: Sequence[str], settings: Mapping[str, object], *, console: boo
     return plainly(composed, work, advise=not console)
 
 
-def _train_words(*words: str) -> Run:
-    return _train(words, {}, console=True)
-
-
 def main(argv: list[str] | None = None) -> None:
     """The console command. It exits with 0 only for a finished run; docs/running.md lists the codes."""
     words = sys.argv[1:] if argv is None else argv
@@ -136,18 +131,19 @@ def _formatted(
 def _main(words: list[str]) -> int:
     try:
         from .commands import command
-        from .sweep import asks_for_sweep, sweep
+        from .sweep.words import asks_for_sweep
 
         if (run := command(words)) is not None:
             return run() or 0
         if asks_for_sweep(words):
-            sweep(words, _train_words)
-        else:
-            _train_words(*words)
+            from .sweep.console import sweep
+
+            return sweep(words)
+        _train(words, {}, console=True)
         return 0
     except (ConfigError, Diverged, NotSaved) as error:
         if _wants_debug(words):
-            print(_user_traceback(error, whole=True), file=sys.stderr)
+            print(user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
@@ -159,7 +155,7 @@ def _main(words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        print(_user_traceback(error, whole=_wants_debug(words)), file=sys.stderr)
+        print(user_traceback(error, whole=_wants_debug(words)), file=sys.stderr)
         return _FAILURE
 
 
@@ -207,13 +203,3 @@ def _say_how_to_resume(words: list[str], error: KeyboardInterrupt | SystemExit) 
         once = ("resume=", "override=")  # What was overridden is in the checkpoint now.
         again = [*(word for word in words if not word.startswith(once)), "resume=true"]
     print(f"Resume with: {shlex.join(['ml', *again])}", file=sys.stderr)
-
-
-def _user_traceback(error: Exception, *, whole: bool) -> str:
-    """The error with the frames of the user's own code, or with all frames if `whole`."""
-    if whole:
-        return shown("".join(traceback.format_exception(error)))
-    from .settings.frames import user_frames
-
-    lines = traceback.format_list(user_frames(error)) + traceback.format_exception_only(error)
-    return shown("".join(lines).rstrip())

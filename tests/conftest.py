@@ -20,14 +20,14 @@ settings.load_profile("antelope")
 # Small tensors: a second thread only waits for the first, in processes that tests start too.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Whatever ignores signals here (xdist SIGINT, nohup SIGHUP), the processes that tests start do not.
-for number, usual in (
+# Workers of xdist ignore SIGINT, and nohup SIGHUP: the processes that tests start would ignore them too.
+for _number, _usual in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
     (signal.SIGTERM, signal.SIG_DFL),
 ):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 # Whatever the machine has, runs are on the CPU: there they are the same to the bit. What is about
 # accelerators names its device, in tests/accelerator.
 os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
@@ -35,7 +35,7 @@ os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests share fixtures, and those of a device its runs: one worker takes them (`-n 2`)."""
+    """One worker takes all tests of a file, which share fixtures, and all of the simulated device."""
     from xdist.scheduler import LoadFileScheduling
 
     class Together(LoadFileScheduling):
@@ -72,4 +72,6 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    # Bytecode of a module that a test writes twice within a second would be that of the first.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return tmp_path

@@ -13,7 +13,9 @@ import pytest
 from antelope.launcher.commands import command
 from antelope.launcher.inference.play_command import USAGE
 from antelope.launcher.settings.compose import compose
-from antelope.launcher.settings.multirun import run_multirun
+from antelope.launcher.settings.schema import schema
+from antelope.launcher.sweep.grid import make_trials
+from antelope.launcher.sweep.words import combinations, read_words
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -71,9 +73,8 @@ def test_the_commands_of_the_pages_are_accepted(
         Path("mine.yaml").write_text(preset)
     words = shlex.split(line)[1:]
     if "-m" in words:
-        runs: list[list[str]] = []
-        run_multirun([w for w in words if w != "-m"], lambda words, _: runs.append(words))
-        assert len(runs) > 1
+        found = combinations(read_words(words).words)
+        assert len(make_trials([(combination, {}) for combination in found], tmp_path)) > 1
     elif command(words) is None:
         compose(words, {})  # Refuses unknown settings, and values of the wrong type.
     elif words[0] == "play":
@@ -140,6 +141,23 @@ def test_links_between_the_pages_lead_somewhere() -> None:
                 re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in headings
             ]
             assert not anchor or anchor in names, target
+
+
+@pytest.mark.parametrize(
+    ("row", "marks"),
+    [
+        ("only if `override` names it", {"fixed"}),
+        ("never", {"sequence", "kept"}),
+        ("without effect", {"start"}),
+    ],
+)
+def test_the_page_about_running_lists_the_settings_that_a_resume_refuses(
+    row: str, marks: set[str]
+) -> None:
+    page = (ROOT / "docs/running.md").read_text()
+    (cell,) = re.findall(rf"^\| {row} \| (.*) \|$", page, re.MULTILINE)
+    listed = re.findall(r"`([\w.]+)`", cell)
+    assert sorted(listed) == sorted(key for key, of in schema().items() if of.counts & marks)
 
 
 def test_contributing_names_every_folder_and_only_files_that_exist() -> None:

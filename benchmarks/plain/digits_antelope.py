@@ -12,33 +12,19 @@ from torch import Tensor
 
 from antelope import ml
 
-from .digits import Network, Watch, digits, write_result
+from .digits import Network, Options, Watch, digits, write_result
 
 NAME = "Antelope"
-CHECKPOINTS = "run/checkpoints/[0-9]*"  # What is resumed from is the one with the largest number.
+CHECKPOINTS = "run/checkpoints/[0-9]*"  # Resumes from the one with the largest number.
 GUARD = None
 
 
-def train(
-    *,
-    seed: int = 0,
-    epochs: int = 8,
-    hidden: int = 32,
-    kind: str = "plain",
-    rows: int | None = None,
-    log_every: int = 10,
-    eval_every: int | None = None,
-    watch: Watch,
-) -> None:
-    """Train in the working directory, from its last checkpoint if there is one.
-
-    Args:
-        eval_every: Steps; None: an epoch.
-    """
+def train(options: Options, watch: Watch) -> None:
+    """Train in the working directory, from its last checkpoint if there is one."""
 
     class Digits(Network):
         def __init__(self) -> None:
-            super().__init__(hidden, kind)
+            super().__init__(options.hidden, options.kind)
             self.steps = 0
 
         def forward(self, obs: Tensor) -> Tensor:
@@ -52,7 +38,7 @@ def train(
             self.steps += 1
             return watch.step(self.steps - 1, loss, len(batch))
 
-    train_set, test_set = digits(rows)
+    train_set, test_set = digits(options.rows)
     epoch = -(-len(train_set[1]) // 64)
     run = ml(
         model=Digits,
@@ -61,11 +47,11 @@ def train(
         optim="Adam",
         lr=1e-2,
         batch_size=64,
-        epochs=epochs,
-        seed=seed,
+        epochs=options.epochs,
+        seed=options.seed,
         save_every=epoch,
-        eval_every=eval_every or epoch,
-        log_every=log_every,
+        eval_every=options.eval_every or epoch,
+        log_every=options.log_every,
         path="run",
         resume=True,
         plot=False,

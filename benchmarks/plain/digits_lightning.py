@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from .digits import Network, Watch, digits, write_result
+from .digits import Network, Options, Watch, digits, write_result
 
 NAME = f"Lightning {L.__version__}"
-CHECKPOINTS = "checkpoints/last.ckpt"  # What is resumed from.
+CHECKPOINTS = "checkpoints/last.ckpt"  # Resumes from it.
 GUARD = "EarlyStopping(check_finite=True)"
 
 
@@ -43,50 +43,33 @@ class Digits(L.LightningModule):
         return torch.optim.Adam(self.parameters(), 1e-2)
 
 
-def train(
-    *,
-    seed: int = 0,
-    epochs: int = 8,
-    hidden: int = 32,
-    kind: str = "plain",
-    rows: int | None = None,
-    drop_last: bool = False,
-    log_every: int = 10,
-    eval_every: int | None = None,
-    guard: bool = False,
-    watch: Watch,
-) -> None:
-    """Train in the working directory, from its last checkpoint if there is one.
-
-    Args:
-        eval_every: Steps; None: an epoch.
-        guard: Whether `EarlyStopping` looks for a loss that is NaN.
-    """
-    L.seed_everything(seed, workers=True)
-    train_set, test_set = (TensorDataset(*part) for part in digits(rows))
+def train(options: Options, watch: Watch) -> None:
+    """Train in the working directory, from its last checkpoint if there is one."""
+    L.seed_everything(options.seed, workers=True)
+    train_set, test_set = (TensorDataset(*part) for part in digits(options.rows))
     callbacks: list[Any] = [
         ModelCheckpoint("checkpoints", monitor="step", mode="max", save_top_k=3, save_last=True)
     ]
-    if guard:
+    if options.guard:
         callbacks += [
             EarlyStopping("loss", patience=10**6, check_finite=True, check_on_train_epoch_end=True)
         ]
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
-        max_epochs=epochs,
+        max_epochs=options.epochs,
         callbacks=callbacks,
         logger=CSVLogger("."),
-        log_every_n_steps=log_every,
-        val_check_interval=eval_every,
-        check_val_every_n_epoch=1 if eval_every is None else None,
+        log_every_n_steps=options.log_every,
+        val_check_interval=options.eval_every,
+        check_val_every_n_epoch=1 if options.eval_every is None else None,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    model = Digits(Network(hidden, kind), watch)
+    model = Digits(Network(options.hidden, options.kind), watch)
     trainer.fit(
         model,
-        DataLoader(train_set, 64, shuffle=True, drop_last=drop_last),
+        DataLoader(train_set, 64, shuffle=True, drop_last=options.drop_last),
         DataLoader(test_set, 64),
         ckpt_path="last",
     )

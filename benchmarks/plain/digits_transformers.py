@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from .digits import Network, Watch, digits, write_result
+from .digits import Network, Options, Watch, digits, write_result
 
 NAME = f"transformers {transformers.__version__}"
-CHECKPOINTS = "checkpoints/checkpoint-*"  # What is resumed from is the one with the largest number.
+CHECKPOINTS = "checkpoints/checkpoint-*"  # Resumes from the one with the largest number.
 GUARD = "logging_nan_inf_filter=False"
 
 
@@ -55,46 +55,30 @@ class Counts(TrainerCallback):
         more["model"].step = state.global_step
 
 
-def train(
-    *,
-    seed: int = 0,
-    epochs: int = 8,
-    hidden: int = 32,
-    kind: str = "plain",
-    rows: int | None = None,
-    drop_last: bool = False,
-    log_every: int = 10,
-    eval_every: int | None = None,
-    guard: bool = False,
-    watch: Watch,
-) -> None:
-    """Train in the working directory, from its last checkpoint if there is one.
-
-    Args:
-        eval_every: Steps; None: an epoch.
-        guard: Whether the log shows a loss that is NaN as it is.
-    """
-    set_seed(seed)
-    train_set, test_set = (Rows(*part) for part in digits(rows))
+def train(options: Options, watch: Watch) -> None:
+    """Train in the working directory, from its last checkpoint if there is one."""
+    set_seed(options.seed)
+    train_set, test_set = (Rows(*part) for part in digits(options.rows))
     arguments = TrainingArguments(
         "checkpoints",
         use_cpu=True,
-        seed=seed,
+        seed=options.seed,
         per_device_train_batch_size=64,
         per_device_eval_batch_size=64,
-        num_train_epochs=epochs,
+        num_train_epochs=options.epochs,
         learning_rate=1e-2,
         save_strategy="epoch",
         save_total_limit=3,
-        eval_strategy="epoch" if eval_every is None else "steps",
-        eval_steps=eval_every,
-        logging_steps=log_every,
-        logging_nan_inf_filter=not guard,
-        dataloader_drop_last=drop_last,
+        eval_strategy="epoch" if options.eval_every is None else "steps",
+        eval_steps=options.eval_every,
+        logging_steps=options.log_every,
+        # The filter hides a loss that is NaN from the log.
+        logging_nan_inf_filter=not options.guard,
+        dataloader_drop_last=options.drop_last,
         report_to=[],
         disable_tqdm=True,
     )
-    model = Digits(Network(hidden, kind), watch)
+    model = Digits(Network(options.hidden, options.kind), watch)
 
     def measured(found: Any) -> dict[str, float]:
         return {"accuracy": float((found.predictions.argmax(1) == found.label_ids).mean())}

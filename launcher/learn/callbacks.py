@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from ...agents.traits import hook
@@ -34,6 +36,36 @@ _AVALANCHE = [
     (r"(before|after)_.*(iteration|forward|backward|update|epoch|batch)", "on_step"),
 ]
 
+_also: ContextVar[Mapping[str, object] | None] = ContextVar("_also", default=None)
+
+
+class Stop(str):
+    """The answer "stop" of our own objects, with a reason in place of the name of a method."""
+
+    __slots__ = ("reason",)
+
+    def __new__(cls, reason: str) -> Stop:
+        """The answer with its reason, which completes `Stopped by ...`."""
+        made = super().__new__(cls, STOP)
+        made.reason = reason
+        return made
+
+
+@contextlib.contextmanager
+def also_called(owners: Mapping[str, object]) -> Iterator[None]:
+    """Runs that are built inside the block also call these objects, which no setting names.
+
+    They leave no trace in `config.yaml` or in a checkpoint, so that such a run can be continued without them.
+
+    Args:
+        owners: Objects with any of the hooks, and without a state, by name.
+    """
+    before = _also.set(owners)
+    try:
+        yield
+    finally:
+        _also.reset(before)
+
 
 class Callbacks:
     """Calls the hooks of the user's objects, in the order in which they were given.
@@ -43,7 +75,7 @@ class Callbacks:
 
     Attributes:
         on_step: Calls every `on_step`; None if there is none, so that other runs do not pay for it.
-        stopping: Which hook returned `"stop"`, as `Mine.on_step`; None: none has.
+        stopping: Which hook returned `"stop"`, as `Mine.on_step`, or another reason; None: none has.
     """
 
     def __init__(self, named: Mapping[str, object]):
@@ -104,7 +136,7 @@ class Callbacks:
                     f'{who} returned {returned!r:.40}. Return "{STOP}" to end the run, or nothing.'
                 )
             if self.stopping is None:
-                self.stopping = who
+                self.stopping = returned.reason if isinstance(returned, Stop) else who
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each callback that has a `state_dict`, by its name.
@@ -168,7 +200,7 @@ def build_callbacks(given: Sequence[Named], spec: Spec, device: Any) -> Callback
         mistakes += _mistaken(name, made)
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    return Callbacks(named)
+    return Callbacks({**named, **(_also.get() or {})})
 
 
 def _built(given: Named, table: Mapping[str, Any]) -> tuple[str, object]:

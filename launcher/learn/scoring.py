@@ -127,6 +127,16 @@ class Scoring:
         row = self._row(scores, more=more)
         return {} if progress.metrics == before else row
 
+    def on_validation_rows(self) -> dict[str, float]:
+        """Metrics on the rows that `validation=` holds out, as means over the tasks seen.
+
+        Nothing is written, and learning goes on as without it. Empty if no rows are held out.
+        """
+        if not self.schedule.validation or self.evaluate.off:
+            return {}
+        tasks = range(self.progress.newest_task + 1)
+        return mean_over_tasks(self.evaluate(tasks, step=self.progress.step, validation=True))
+
     def _check(self, tasks: range, scores: Sequence[Mapping[str, float]]) -> None:
         """Check that the metrics of these tasks are finite.
 

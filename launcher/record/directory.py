@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from ...replay.files import (
     remove_partial,
     replacing,
 )
+from ..pictures.status import LOCK as _LOCK
+from ..pictures.status import RUNNING, now, read_status
 from ..settings.plan import Plan
+from .owner import FILE as _OWNER
+from .owner import Owner, last_writer, new_owner, owner_of
 
-_LOCK = ".lock"
 # In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
 _NAMES = (
-    *("config.yaml", "status.json", "train.csv", "eval.csv", _LOCK),
+    *("config.yaml", "status.json", "train.csv", "eval.csv", _LOCK, _OWNER),
     *("checkpoints", "plots", "videos", "tensorboard", "wandb"),
 )
 _APPENDED = ("train.csv", "eval.csv")
@@ -36,6 +40,9 @@ _TRACKED = ("wandb",)  # W&B keeps links to its newest run there.
 # A run that is closing may remove the lock file that the next one has just opened, which then tries again.
 # A run that is still working holds it for longer.
 _LOCK_SECONDS = 0.2
+# A process that was killed may leave others that it had forked, such as readers of data: they hold the lock
+# until they notice.
+_ORPHANS_SECONDS = 10.0
 
 
 class RunDirectory:
@@ -45,6 +52,9 @@ class RunDirectory:
         path: The run directory, absolute.
         resume: Continue an earlier run. Otherwise an earlier run is moved aside to `<path>.1`, `.2`,
             ..., by `start()`.
+
+    Attributes:
+        owner: This process, as the one that writes there.
 
     Raises:
         ConfigError: If the path cannot be written, another run is writing there, or there is a link.
@@ -59,8 +69,7 @@ class RunDirectory:
             self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
             _check_links(path)
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(path / _LOCK)
-            self._claimed = _identity(path)
+            self._claim(resume=resume)
             _remove_partial(path)
             for name in _APPENDED:
                 _make_own(path / name)
@@ -83,8 +92,7 @@ class RunDirectory:
         """
         try:
             _check_links(self.path)
-            self._lock = _locked(self.path / _LOCK)
-            self._claimed = _identity(self.path)
+            self._claim(resume=True, attempt=self.owner.attempt)
         except Timeout as error:
             raise ConfigError(
                 f"Another run is writing to {self.path}{_holder(self.path / _LOCK)}."
@@ -94,18 +102,60 @@ class RunDirectory:
                 f"Cannot write to {self.path} ({error.strerror or error})."
             ) from error
 
+    def _claim(self, *, resume: bool, attempt: int | None = None) -> None:
+        """Lock the directory, and say there whose it is.
+
+        Args:
+            resume: Whether the run there is continued.
+            attempt: How often it was begun or resumed; None: once more than its status says.
+        """
+        self._lock = _locked(self.path / _LOCK)
+        self._claimed = _identity(self.path)
+        self._before = last_writer(self.path)
+        self.owner = new_owner(self.path, resume=resume)
+        if attempt is not None:
+            self.owner = replace(self.owner, attempt=attempt)
+        self.owner.claim(self.path)
+        self._named = _identity(self.path / _OWNER)
+
     @property
     def lost(self) -> bool:
         """Whether the directory was removed or moved, or another is in its place."""
         return _identity(self.path) != self._claimed
 
+    @property
+    def taken_by(self) -> Owner | None:
+        """The process that writes to the directory now, in place of this one; None: none does."""
+        # The newcomer may have left again: then its status tells.
+        found = owner_of(self.path) or last_writer(self.path)
+        return None if found in (self.owner, self._before) else found
+
+    def check_owner(self) -> None:
+        """Raise NotSaved if another process has taken the directory over: what they write must not be mixed.
+
+        Raises:
+            NotSaved: Naming it.
+        """
+        if (other := self.taken_by) is not None:
+            raise NotSaved(
+                f"The run directory {self.path} belongs to {other} now (attempt {other.attempt}), which has "
+                "begun or resumed a run there while this one was writing. This run has ended, and nothing "
+                "more of it is saved."
+            )
+
     def check(self) -> None:
-        """Raise NotSaved if the directory is lost: what is written would end nowhere, or in another run."""
+        """Raise NotSaved if the directory is lost: what is written would end nowhere, or in another run.
+
+        Raises:
+            NotSaved: Also if another process has taken it over.
+        """
         if self.lost:
             raise NotSaved(
                 f"The run directory {self.path} was removed or moved while the run was writing to it, so the "
                 "run has ended: nothing more could be saved there."
             )
+        if _identity(self.path / _OWNER) != self._named:  # Cheaper than to read it, at every row.
+            self.check_owner()
 
     @property
     def has_run(self) -> bool:
@@ -135,12 +185,12 @@ class RunDirectory:
         # the old run or nothing that a resume could continue.
         order = {"checkpoints": 0, "config.yaml": 2}
         for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
-            if entry.name != _LOCK:
+            if entry.name not in (_LOCK, _OWNER):
                 entry.rename(aside / entry.name)
         return aside
 
     def status(self, **fields: Any) -> None:
-        """Write `status.json` atomically. NaN and infinity, which JSON lacks, become null.
+        """Write `status.json` atomically, with the process and the time; NaN and infinity become null.
 
         Where there is no room for a new file, the old one is written over.
 
@@ -148,14 +198,28 @@ class RunDirectory:
             OSError: If that is impossible too.
         """
         path = self.path / "status.json"
+        whole = _json({**fields, **asdict(self.owner), "updated": now()})
         try:
-            write_whole(path, _json(fields))
+            write_whole(path, whole)
         except OSError:
-            if not overwrite(path, _json(fields)):
+            if not overwrite(path, whole):
                 kept = ("status", "step", "reason")
                 brief = {key: value for key, value in fields.items() if key in kept}
                 if not overwrite(path, _json(brief)):
                     raise
+
+    def correct_status(self) -> None:
+        """Say of the run that is there that it was interrupted, if it says it is running: its process died.
+
+        For a process that has claimed the directory, and leaves without having begun.
+        """
+        found = read_status(self.path)
+        if self.lost or self.taken_by is not None or found is None or found.status != RUNNING:
+            return
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            fields = dict(json.loads(read_text(self.path / "status.json")))
+            fields |= {"status": "interrupted", "reason": "Its process died."}
+            write_whole(self.path / "status.json", _json(fields))
 
     def earlier_tasks(self) -> list[dict[str, Any]]:
         """The `tasks` of the resumed run's `status.json`; empty if there are none, or it cannot be read."""
@@ -169,10 +233,12 @@ class RunDirectory:
         """Release the lock, and remove the folders that were made for a run that never started."""
         if self._lock is None:
             return
-        # Windows cannot remove an open file; there, `release` does it.
-        if os.name == "posix" and not self.lost:
-            with contextlib.suppress(OSError):  # Read-only by now, for example.
-                (self.path / _LOCK).unlink()
+        if not self.lost and self.taken_by is None:
+            self.owner.leave(self.path)
+            # Windows cannot remove an open file; there, `release` does it.
+            if os.name == "posix":
+                with contextlib.suppress(OSError):  # Read-only by now, for example.
+                    (self.path / _LOCK).unlink()
         self._lock.release()
         self._lock = None
         if not self.started:
@@ -216,7 +282,13 @@ def _locked(path: Path) -> FileLock:
     """
     # Not thread-local: garbage collection may close an abandoned run in any thread.
     lock = FileLock(path, thread_local=False)
-    lock.acquire(timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        held_by = owner_of(path.parent)
+        if held_by is None or not held_by.is_gone:
+            raise
+        lock.acquire(timeout=_ORPHANS_SECONDS)
     return lock
 
 

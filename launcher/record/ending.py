@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
 from ...replay.shown import shown
+from ..pictures.status import RUNNING
 from .directory import RunDirectory
 from .divergence import divergence_behind, with_advice
 from .history import History
@@ -42,7 +44,7 @@ class Ending:
     ):
         self._session, self._directory, self._saving = session, directory, saving
         self._signals, self._tasks = signals, tasks
-        self.status = "open"
+        self.status, self._written = "open", 0.0
         self._write = Spared(directory.status, "status.json could not be written", write_error)
 
     @property
@@ -53,7 +55,12 @@ class Ending:
 
     def running(self) -> None:
         """Write that the run goes on, and how far it is."""
-        self._write_status("running")
+        self._write_status(RUNNING)
+
+    def goes_on(self, *, after: float) -> None:
+        """Write that the run goes on, unless that was written in the last `after` seconds."""
+        if time.monotonic() - self._written >= after:
+            self.running()
 
     def end(self, status: str, **details: Any) -> None:
         """Write the final status, unless the run has left no traces yet."""
@@ -63,8 +70,13 @@ class Ending:
                 write_error(f"status.json could not be written: {self._directory.path} is gone.")
             else:
                 self._write_status(status, **details)
+        else:
+            self._directory.correct_status()
 
     def _write_status(self, status: str, **details: Any) -> None:
+        self._written = time.monotonic()
+        if self._directory.taken_by is not None:
+            return  # It is the other's status now.
         progress = self._session.progress
         self._write(
             status=status,
@@ -94,7 +106,7 @@ class Ending:
             # Actions of NaN, for example, which an environment or a distribution refuses.
             if (behind := divergence_behind(error, self._session)) is not None:
                 raise self.diverged(behind) from error
-            self.end("failed", reason=f"{type(error).__name__}: {error}")
+            self.failed(error)
             if self._directory.started and not isinstance(error, NotSaved):
                 self._failed(error)
             raise
@@ -106,6 +118,13 @@ class Ending:
             self.end("interrupted", reason=type(error).__name__)
             mark_resumable(error, self.resumable)
             raise
+
+    def failed(self, error: BaseException) -> None:
+        """End the run as failed by an error, or interrupted by what is more than an error."""
+        if isinstance(error, Exception):
+            self.end("failed", reason=f"{type(error).__name__}: {error}")
+        else:
+            self.end("interrupted", reason=str(error) or type(error).__name__)
 
     def _failed(self, error: Exception) -> None:
         """Keep what the error of a run that had begun left behind, and add to the error where it is."""

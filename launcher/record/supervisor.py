@@ -23,6 +23,8 @@ from .trackers import build_journal
 from .validation import check_structure, loading
 
 _SHOW_SECONDS = 0.2
+_ALIVE_SECONDS = 5.0  # Between two that status.json is brought up to date, for those who watch.
+_SCORED_SECONDS = 1.0  # The same after an evaluation.
 
 
 class Supervisor:
@@ -84,7 +86,10 @@ class Supervisor:
     def __enter__(self) -> Supervisor:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        # Most errors have been recorded by now: not those of the user's module as it is put to rest, say.
+        if error is not None and self.status == "open":
+            self.ending.failed(error)
         self.close()
 
     @property
@@ -164,6 +169,7 @@ class Supervisor:
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
             self.console.update(self.progress, self.session.newest_loss())
+            self.ending.goes_on(after=_ALIVE_SECONDS)
 
     def begin_task(self) -> None:
         """Call when a task begins, or is resumed."""
@@ -240,6 +246,7 @@ class Supervisor:
         if row:
             self.write("eval", row)
             self.console.evaluated(self.progress)
+            self.ending.goes_on(after=_SCORED_SECONDS)
         if not self._evaluated:  # At a long run's end, it would be said hours too late.
             self._evaluated = True
             for problem in self.session.report.untrained(so_far=True):
@@ -285,9 +292,10 @@ class Supervisor:
 
         Raises:
             Diverged: If a weight, or what trains it, is NaN or infinite; nothing is written then.
-            NotSaved: If the run directory was removed.
+            NotSaved: If the run directory was removed, or another process has begun to write there.
         """
         self.directory.check()
+        self.directory.check_owner()
         if self._config.in_a_row or not (self.directory.path / "config.yaml").exists():
             self._describe()
         saved = (

@@ -54,29 +54,36 @@ def _written_by_callers() -> bool:
         code = frame.f_code
         if code.co_filename.startswith(_OURS):
             continue
-        text = "".join(linecache.getlines(code.co_filename, frame.f_globals))
-        if text:
+        if text := "".join(linecache.getlines(code.co_filename, frame.f_globals)):
             lines = {line for _, _, line in code.co_lines() if line is not None}
             if not lines.isdisjoint(_lines_that_trust(text)):
                 return True
-        elif not {"trust", ("trust",)}.isdisjoint(code.co_consts):  # Of `python -c`.
+        # Of `python -c`, whose keywords are a tuple of names.
+        elif any("trust" in (c if isinstance(c, tuple) else (c,)) for c in code.co_consts):
             return True
     return False
 
 
 def _lines_that_trust(text: str) -> Iterator[int]:
-    """The lines of a file of Python on which trust is set to true, as a keyword or in a dict."""
+    """The lines of a file of Python on which a keyword or a key `trust` is set to true."""
     try:
-        nodes = list(ast.walk(ast.parse(text))) if "trust" in text else []
+        nodes = ast.walk(ast.parse(text)) if "trust" in text else ()
     except (SyntaxError, ValueError):
         return
     for node in nodes:
         said: list[tuple[object, ast.expr]] = []
-        if isinstance(node, ast.keyword):
-            said = [(node.arg, node.value)]
-        elif isinstance(node, ast.Dict):
-            keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
-            said = list(zip(keys, node.values, strict=True))
-        for key, value in said:
-            if key == "trust" and isinstance(value, ast.Constant) and value.value is True:
-                yield value.lineno
+        match node:
+            # A folder that is trusted says nothing about settings: `antelope.load(RUN, trust=True)`.
+            case ast.Call(func=ast.Name(id="load") | ast.Attribute(attr="load")):
+                continue
+            case ast.Call():
+                said = [(keyword.arg, keyword.value) for keyword in node.keywords]
+            case ast.Dict():
+                said = [(_constant(k), v) for k, v in zip(node.keys, node.values, strict=True)]
+            case ast.Assign(targets=[ast.Subscript(slice=key)]):
+                said = [(_constant(key), node.value)]
+        yield from (v.lineno for key, v in said if key == "trust" and _constant(v) is True)
+
+
+def _constant(node: ast.expr | None) -> object:
+    return node.value if isinstance(node, ast.Constant) else None

@@ -7,6 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from ...replay.shown import shown
+
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames of an error that are neither ours, nor a library's, nor Python's."""
@@ -27,3 +29,11 @@ def user_frame(error: BaseException) -> str:
     for frame in reversed(user_frames(error)):
         return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
     return ""
+
+
+def user_traceback(error: BaseException, *, whole: bool = False) -> str:
+    """The error with the frames of the user's own code, or with all frames if `whole`."""
+    if whole:
+        return shown("".join(traceback.format_exception(error)))
+    lines = traceback.format_list(user_frames(error)) + traceback.format_exception_only(error)
+    return shown("".join(lines).rstrip())

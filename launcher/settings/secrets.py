@@ -22,6 +22,7 @@ _KEYS = {"api", "access", "secret", "private", "auth", "license", "service", "ac
 _KEYS |= {"encryption", "storage"}
 _OF_TEXT = {"pad", "mask", "bos", "eos", "sos", "cls", "sep", "unk", "class", "start", "stop"}
 _OF_TEXT |= {"end", "special", "image", "blank", "next"}
+_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?")
 # Settings of these kinds are written as they were used: no secret fits in them.
 _PLAIN_KINDS = ("int", "float", "bool", "one", "list", "whole", "shuffled,", "probabilities")
 
@@ -41,6 +42,17 @@ def is_secret(name: str) -> bool:
     return not (_WORDS - {"token", "key"}).isdisjoint([*before, last])
 
 
+def holds_secret(value: object, name: str) -> bool:
+    """Whether an argument's value is a secret: a text, or a number that is meant as one.
+
+    `password=12345678` is read as a number; but `key=3` is an index, and `max_token=512` counts.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
+        return False
+    counts = name == "key" or _parts(name)[-1] == "token"
+    return is_secret(name) and not (counts and _NUMBER.fullmatch(str(value)))
+
+
 def named_secrets(values: Mapping[str, Any], hidden: Mapping[Path, str]) -> dict[Path, str]:
     """The arguments whose names say that they are secrets, each with what is written instead of its text."""
     found: dict[Path, str] = {}
@@ -52,7 +64,7 @@ def named_secrets(values: Mapping[str, Any], hidden: Mapping[Path, str]) -> dict
         elif isinstance(value, Mapping):
             for name, item in value.items():
                 look(item, (*path, name))
-        elif isinstance(value, str) and value and len(path) > 1 and is_secret(str(path[-1])):
+        elif len(path) > 1 and holds_secret(value, str(path[-1])):
             found.setdefault(path, NOT_SAVED)
 
     for key, setting in schema().items():
@@ -60,7 +72,7 @@ def named_secrets(values: Mapping[str, Any], hidden: Mapping[Path, str]) -> dict
             look(values.get(key), (key,))
     found = {path: text for path, text in found.items() if path not in hidden}
     for path in found:
-        hide(_at(values, path), "***")
+        hide(str(_at(values, path)), "***")
     return found
 
 

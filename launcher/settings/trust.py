@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,8 +139,11 @@ def text_may_name(name: str, kind: str) -> bool:
 
     The working directory's files and the allow-list may be named, and nothing else that is importable.
     """
-    path, in_file, _ = name.rpartition(".py:")
+    path, in_file, attribute = name.rpartition(".py:")
     if in_file:
+        # Other texts are names too, for objects that look up whatever they are asked for: ctypes opens files.
+        if "." in attribute and not all(part.isidentifier() for part in attribute.split(".")):
+            return False
         file = Path(f"{path}.py").resolve()
         loaded = (file_of(module) for module in list(sys.modules.values()))
         return _is_here(file) or any(f == str(file) for f in loaded if f)
@@ -153,22 +157,33 @@ def text_may_name(name: str, kind: str) -> bool:
 
 
 def is_here(item: object) -> bool:
-    """Whether a class or function is defined in the working directory's files, or in the running script.
+    """Whether a file of the working directory, or the running script, defines a class or function.
 
-    True for other objects. A module also holds what it imports, from anywhere.
+    For any other object, whether one of them holds it. A module also holds what it imports, from anywhere.
     """
+    if isinstance(item, ModuleType):
+        return False
+    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
     if not (inspect.isclass(item) or inspect.isroutine(item)):
-        return not isinstance(item, ModuleType)
-    # A file that is called like a loaded library leaves no module of its own: its code says where it lies.
-    own = vars(item).values() if inspect.isclass(item) else (item,)
-    code = next((f.__code__ for f in own if inspect.isfunction(f)), None)
-    if code is not None and f"{item.__qualname__}." in f"{code.co_qualname}.":
-        return item.__module__ == "__main__" or _is_here(Path(code.co_filename).resolve())
-    module = sys.modules.get(item.__module__ or "")
-    file = None if module is None else file_of(module)
-    if module is not None and module.__name__ == "__main__":
-        return True
-    return file is not None and _is_here(Path(file).resolve())
+        return any(item is held for m in modules if _defines(m) for held in vars(m).values())
+    # A file that is called like a library's module is loaded beside it, under the same name.
+    named = [m for m in modules if m.__name__ == item.__module__]
+    own = [m for m in named if _inside(m, item.__qualname__) is item] or named
+    return bool(own) and all(map(_defines, own))
+
+
+def _defines(module: ModuleType) -> bool:
+    """Whether what a module defines is the user's own: in the working directory, or the running script."""
+    file = file_of(module)
+    return module.__name__ == "__main__" or (file is not None and _is_here(Path(file).resolve()))
+
+
+def _inside(module: ModuleType, qualname: str) -> object:
+    """What a module holds at `Class.method`; None if there is nothing."""
+    try:
+        return attrgetter(qualname)(module)
+    except AttributeError:
+        return None
 
 
 def _is_here(file: Path) -> bool:

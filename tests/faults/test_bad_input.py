@@ -1,8 +1,7 @@
-"""Rows 18 and 20 to 25: models and data that do not fit, through the console's door and Python's."""
+"""Rows 18, 20 to 25 and 35: models and data that do not fit, in the console, in Python and in a sweep."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +49,12 @@ LABELS = np.arange(1025) % 3
 
 
 @pytest.fixture(autouse=True)
-def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bad_models.py").write_text(MODELS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    monkeypatch.setattr("sys.path", list(sys.path))
+def _models(workdir: Path) -> None:
+    (workdir / "bad_models.py").write_text(MODELS)
 
 
 class Norm(nn.Module):
-    """BatchNorm cannot learn from a batch of one row. `sizes`: of the batches of training."""
+    """BatchNorm cannot learn from a batch of one row; `sizes` has those of the batches learnt from."""
 
     def __init__(self, in_features: int, out_features: int):
         super().__init__()
@@ -104,7 +100,7 @@ def test_what_is_not_a_model_is_named(model: Any) -> None:
 
 @pytest.mark.row(22)
 @pytest.mark.parametrize("labels", [LABELS + 1, LABELS - 1, LABELS * 500_000_000])
-def test_labels_from_any_number_on_are_classes_and_allocate_nothing(labels: Any) -> None:
+def test_labels_may_start_anywhere_and_have_gaps(labels: Any) -> None:
     run = ml(model=Norm, dataset=(INPUTS, labels), epochs=1, **QUIET)
     assert run.spec.action.n == 3
     assert run.spec.action.names == tuple(str(label) for label in labels[:3])
@@ -145,7 +141,7 @@ def test_no_batch_of_one_reaches_batch_norm_and_every_row_is_evaluated() -> None
     sizes = run.agent.sizes
     assert sum(sizes[-17:]) == 1025
     assert min(sizes[-17:]) == 2
-    right = run.metrics["accuracy"] * 1025
+    right = run.metrics["accuracy"] * 1025  # A whole number, if all rows were evaluated.
     assert right == pytest.approx(round(right))
 
 
@@ -171,13 +167,13 @@ def test_data_smaller_than_a_batch_is_learnt_from() -> None:
     ],
     ids=["empty", "one row", "task without rows"],
 )
-def test_data_that_is_not_there_is_refused(settings: dict[str, Any], says: str) -> None:
+def test_data_without_rows_is_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         ml(model=Norm, **settings, **QUIET)
 
 
 @pytest.mark.row(24)
-def test_a_single_class_is_said() -> None:
+def test_a_single_class_is_warned_about() -> None:
     with pytest.warns(UserWarning, match=r"the same class \(0\)"):
         ml(model=Norm, dataset=(INPUTS[:60], 0 * LABELS[:60]), train_steps=1, **QUIET)
 
@@ -218,10 +214,8 @@ def test_where_a_run_of_a_sweep_fails_the_others_go_on_and_a_table_names_it(
 ) -> None:
     assert _main(["-m", "model=Unlucky", "model.width=3,13,4", *WORDS]) == 2
     assert len(list(Path("runs").rglob("status.json"))) == 2
-    assert capsys.readouterr().err.splitlines()[:4] == [
+    assert capsys.readouterr().err.splitlines()[-2:] == [
         "1 of 3 runs failed:",
-        "  model.width=3   finished",
-        "  model.width=13  failed: ConfigError: Unlucky(in_features=64, out_features=10, width=13) "
+        "  model.width=13  failed: Unlucky(in_features=64, out_features=10, width=13) "
         "raised ValueError: no thirteen (bad_models.py, line 23, in __init__)",
-        "  model.width=4   finished",
     ]

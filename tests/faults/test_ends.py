@@ -121,11 +121,11 @@ def same(path: str, other: str) -> bool:
     return rows[0] == rows[1] and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def started(*words: str, **how: Any) -> Console:
-    """A run in a process of its own, which has taken its first step, and goes on for a minute."""
+def started(*words: str, steps: int = 3000, **how: Any) -> Console:
+    """A run in a process of its own, which has taken its first step, and by default goes on for a minute."""
     Path("model.py").write_text(MODEL)
     usual = [
-        "train_steps=3000",
+        f"train_steps={steps}",
         "model=Net",
         "dataset=Digits",
         "plot=false",
@@ -445,7 +445,7 @@ def closed_pipe() -> Iterator[int]:
 @pytest.mark.row(42)
 def test_row_42_a_run_goes_on_when_nobody_reads_its_output(closed_pipe: int) -> None:
     """Row 42: neither its own lines nor what the model prints end it; it is said once."""
-    code, _, err = started("train_steps=8", "eval_every=2", stdout=closed_pipe).end()
+    code, _, err = started("eval_every=2", steps=8, stdout=closed_pipe).end()
     assert (code, status()["status"]) == (0, "finished")
     assert err == "The output cannot be written any more (Broken pipe). The run continues.\n"
 
@@ -454,7 +454,7 @@ def test_row_42_a_run_goes_on_when_nobody_reads_its_output(closed_pipe: int) -> 
 def test_row_42_a_run_goes_on_when_its_terminal_is_gone() -> None:
     """Row 42: as after `disown`, without a SIGHUP."""
     outer, inner = pty.openpty()
-    run = started("train_steps=80", stdout=inner)
+    run = started(steps=80, stdout=inner)
     os.close(inner)
     os.close(outer)
     code, _, err = run.end()

@@ -15,7 +15,7 @@ import antelope
 from antelope import ml
 from antelope.launcher.ml import _main
 from antelope.launcher.settings.compose import compose
-from antelope.launcher.settings.secrets import is_secret, may_be_secret
+from antelope.launcher.settings.secrets import NOT_SAVED, is_secret, may_be_secret
 from antelope.replay import ConfigError
 from antelope.replay.shown import shown
 
@@ -137,6 +137,15 @@ def test_row_46_names_that_say_secret() -> None:
     for name in ("pad_token", "obs_key", "tokens", "monkey", "keys", "num_tokens", "key_dim"):
         assert not is_secret(name)
     assert may_be_secret("obs_key")
+
+
+@pytest.mark.row(46)
+def test_row_46_numbers_are_secrets_where_they_are_meant_as_such() -> None:
+    words = ["model=net.py:Net", "model.password=31415926", "model.api_key=2718", "model.key=7"]
+    written = yaml.safe_load(compose([*words, "model.max_token=512"], {}).yaml())["model"]
+    assert (written["password"], written["api_key"]) == (NOT_SAVED, NOT_SAVED)
+    assert (written["key"], written["max_token"]) == (7, 512)
+    assert shown("refused 31415926") == "refused ***"
 
 
 CLASS = "\x1b]0;mine\x07\x1b[2Jcat\u202e"

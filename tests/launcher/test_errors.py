@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import urllib.error
 import urllib.request
 import warnings
@@ -22,11 +21,7 @@ from antelope import CheckpointError, ConfigError, DataError, Diverged, ml
 SHORT: dict[str, Any] = {"train_steps": 2, "plot": False, "progress": False}
 
 
-@pytest.fixture(autouse=True)
-def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    monkeypatch.setattr("sys.path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("workdir")
 
 
 def refused(

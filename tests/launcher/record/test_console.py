@@ -43,11 +43,8 @@ class Model(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model.py").write_text(MODEL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    monkeypatch.setattr("sys.path", list(sys.path))
+def _model(workdir: Path) -> None:
+    (workdir / "model.py").write_text(MODEL)
 
 
 def console(*words: str) -> subprocess.CompletedProcess[str]:

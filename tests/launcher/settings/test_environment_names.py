@@ -56,12 +56,22 @@ def _registry() -> Iterator[None]:
     with contextlib.suppress(ImportError):
         # Its games are registered once in a process, when it is first imported: not inside a test.
         importlib.import_module("ale_py")
-    before = dict(gymnasium.registry)
+    before, imported = dict(gymnasium.registry), set(sys.modules)
     environment_names.installed.cache_clear()
     yield
+    new = [spec for name, spec in gymnasium.registry.items() if name not in before]
     gymnasium.registry.clear()
     gymnasium.registry.update(before)
     environment_names.installed.cache_clear()
+    # A package registers only when it is imported: a later test has to import it again.
+    packages = {_top(str(spec.entry_point).partition(":")[0]) for spec in new}
+    for name in set(sys.modules) - imported:
+        if _top(name) in packages - {_top(other) for other in imported}:
+            del sys.modules[name]
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def register_in(file: str, name: str = "Mine") -> None:
@@ -187,7 +197,7 @@ class TestModuleAndId:
         )
         assert _main(["-m", "env=others:Mine-v0,CartPole-v1", *words.split()]) == 0
         names = sorted(path.name for path in Path("runs/default").iterdir())
-        assert names == ["env=CartPole-v1", "env=others-Mine-v0"]
+        assert names == ["env=CartPole-v1", "env=others-Mine-v0", "sweep.json"]
 
     def test_an_installed_package_neither_prints_nor_warns(
         self, package: str, capfd: pytest.CaptureFixture[str]
@@ -256,8 +266,9 @@ class TestMiss:
             assert "`ml envs caves` lists them" in text
 
     def test_of_what_would_have_to_be_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        if "minigrid" in sys.modules:
-            pytest.skip("minigrid has been imported by another test")
+        for name in [name for name in gymnasium.registry if name.startswith("MiniGrid")]:
+            del gymnasium.registry[name]
+        monkeypatch.delitem(sys.modules, "minigrid", raising=False)
         find = environment_names.importlib.util.find_spec
         monkeypatch.setattr(
             environment_names.importlib.util,
@@ -267,7 +278,6 @@ class TestMiss:
         monkeypatch.setattr(environment_names, "installed", lambda: ())
         right = "pip install 'minigrid', and write env=minigrid:MiniGrid-Empty-5x5-v0."
         assert right in refused(env="MiniGrid-Empty-5x5-v0")
-        monkeypatch.delitem(sys.modules, "minigrid", raising=False)
         assert right in refused(env="minigrid:MiniGrid-Empty-5x5-v0")
 
     def test_of_a_module_that_raises(self) -> None:

@@ -1,0 +1,330 @@
+"""A search: Optuna proposes the trials of a sweep, one after another, and learns how each one ended.
+
+Its state is the journal `study.jsonl`, which Optuna writes, and the run directories. Started again, a search
+first continues the trials that had not ended, then goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...replay.errors import ConfigError
+from .search_words import Wanted
+from .spaces import Space, combinations
+from .study import ENOUGH, PRUNED, REFUSED, Study, open_study
+
+if TYPE_CHECKING:
+    import optuna
+
+    from .trial import Outcome, Trial
+
+JOURNAL = "study.jsonl"
+_SWEPT, _ABOUT, _AGAIN = "swept", "search", "again"
+_FAILURES = 3  # In a row, from the first trial on, after which the words must be what is wrong.
+
+
+class Search:
+    """The trials of a search, as its driver asks for them.
+
+    Args:
+        wanted: What the user asks for.
+        spaces: What is chosen.
+        constant: The console words that all trials share.
+        folder: Where the journal is; absolute.
+        make: The trial with these values, by key as typed; the study is added here.
+        seed: Seeds the proposals: with one trial at a time, a search is the same every time.
+        resume: Whether to continue the search in the folder.
+
+    Attributes:
+        trials: Those that this process has begun, in order.
+        waits: A trial depends on how earlier ones ended, so it is asked for when it can run.
+
+    Raises:
+        ConfigError: If Optuna is missing, there is nothing to search, or the folder holds another search.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        spaces: Sequence[Space],
+        *,
+        constant: Sequence[str],
+        folder: Path,
+        make: Callable[[Mapping[str, str]], Trial],
+        seed: int = 0,
+        resume: bool = False,
+    ):
+        _check_spaces(wanted, spaces)
+        _check_installed()
+        self.wanted, self._spaces, self._make, self._seed = wanted, spaces, make, seed
+        self._constant, self._journal = constant, folder / JOURNAL
+        self._study = self._open(resume)
+        self._numbers: dict[Path, list[int]] = {}  # Of the trials in progress, by run directory.
+        self._begun: set[int] = set()
+        self._told: list[str] = []
+        self.trials: list[Trial] = []
+        self.waits = True
+
+    def _open(self, resume: bool) -> optuna.Study:
+        """The study in its journal.
+
+        Raises:
+            ConfigError: If that is another search, or one that must be continued by `resume=true`.
+        """
+        about = {
+            "words": sorted(self._constant),
+            "spaces": [str(space) for space in self._spaces],
+            "metric": self.wanted.metric,
+            "more": self.wanted.more,
+            "search_tasks": self.wanted.tasks,
+        }
+        if self._journal.exists() and not resume:
+            raise ConfigError(
+                f"{self._journal} holds an earlier search. Continue it with resume=true, or begin another "
+                "with experiment=NAME."
+            )
+        try:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            study = open_study(self._journal, more=self.wanted.more, pruner=self.wanted.pruner)
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot write {self._journal} ({error.strerror or error}). Set another experiment=."
+            ) from error
+        except (ValueError, KeyError) as error:
+            raise ConfigError(
+                f"{self._journal} is damaged ({error}). Begin another search with experiment=NAME."
+            ) from error
+        before = study.user_attrs.get(_ABOUT)
+        if before is None:
+            study.set_user_attr(_ABOUT, about)
+        elif before != about:
+            different = [
+                f"{key}: {before.get(key)}, now {value}"
+                for key, value in about.items()
+                if value != before.get(key)
+            ]
+            raise ConfigError(
+                f"{self._journal} holds a search with other words: {'; '.join(different)}. Continue it with "
+                "its own words, or begin another with experiment=NAME."
+            )
+        _retry_failed(study)
+        return study
+
+    def ask(self) -> Trial | None:
+        """The next trial; None if all have been begun.
+
+        Raises:
+            ConfigError: If no trial can be judged, or the first ones have all failed.
+        """
+        self._check_hopeless()
+        while (chosen := self._next()) is not None:
+            swept: dict[str, str] = chosen.user_attrs[_SWEPT]
+            trial = self._make(swept)
+            if (going := self._numbers.get(trial.path)) is not None:
+                going.append(chosen.number)  # The same values: the same run, with the same result.
+                continue
+            if (twin := self._ended_before(swept, chosen.number)) is not None:
+                self._copy(twin, chosen.number)
+                continue
+            self._numbers[trial.path] = [chosen.number]
+            study = Study(
+                self._journal,
+                chosen.number,
+                self.wanted.metric,
+                self.wanted.more,
+                self.wanted.pruner,
+                self.wanted.tasks,
+            )
+            trial = dataclasses.replace(trial, study=study)
+            self.trials.append(trial)
+            return trial
+        return None
+
+    def _next(self) -> optuna.trial.FrozenTrial | None:
+        """A trial that had begun in an earlier process, or a new one; None if there are enough."""
+        known = self._study.get_trials()
+        for trial in known:
+            if trial.state.name == "RUNNING" and trial.number not in self._begun:
+                self._begun.add(trial.number)
+                if _SWEPT not in trial.user_attrs:  # Its process died between the two lines below.
+                    self._describe(trial)
+                return self._study.get_trials()[trial.number]
+        if len(_counted(self._study)) >= self.wanted.trials:
+            return None
+        # Seeded by the number of the trial: a search that is continued proposes what it would have.
+        self._study.sampler = _sampler(self.wanted.sampler, self._seed + len(known))
+        asked = self._study.ask({space.key: space.distribution() for space in self._spaces})
+        self._begun.add(asked.number)
+        self._describe(self._study.get_trials()[asked.number])
+        return self._study.get_trials()[asked.number]
+
+    def _describe(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Write the values of a trial as they are typed: those are what runs."""
+        import optuna
+
+        swept = {space.key: space.text(trial.params[space.key]) for space in self._spaces}
+        optuna.Trial(self._study, trial._trial_id).set_user_attr(_SWEPT, swept)
+
+    def _ended_before(self, swept: Mapping[str, str], number: int) -> Any:
+        """An earlier trial with the same values that has a result."""
+        return next(
+            (
+                trial
+                for trial in self._study.get_trials()[:number]
+                if trial.user_attrs.get(_SWEPT) == swept
+                and trial.state.name in ("COMPLETE", "PRUNED")
+            ),
+            None,
+        )
+
+    def _copy(self, twin: optuna.trial.FrozenTrial, number: int) -> None:
+        """End a trial with the result of another one."""
+        import optuna
+
+        trial = optuna.Trial(self._study, self._study.get_trials()[number]._trial_id)
+        for step, value in twin.intermediate_values.items():
+            trial.report(value, step)
+        values = twin.values if twin.state.name == "COMPLETE" else None
+        self._study.tell(number, values, state=twin.state)
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        """Record how a trial ended. One that was interrupted stays open, to be continued."""
+        from optuna.trial import TrialState
+
+        number, *twins = self._numbers.pop(trial.path)
+        if outcome.status == "interrupted":
+            return
+        found = self._study.get_trials()[number]
+        self._told.append("" if outcome.status != "failed" else outcome.reason)
+        pruned = outcome.status == "stopped" and is_pruned(found)
+        value = _value(found, outcome, self.wanted.metric)
+        if outcome.status == "failed" or (value is None and outcome.status != "diverged"):
+            self._study.tell(number, state=TrialState.FAIL)
+        elif pruned or outcome.status == "diverged":
+            # Optuna's samplers keep away from pruned trials, and would forget failed ones.
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, value)
+        for twin in twins:
+            ended = self._study.get_trials()[number]
+            if ended.state == TrialState.FAIL:
+                self._study.tell(twin, state=TrialState.FAIL)
+            else:
+                self._copy(ended, twin)
+
+    def _check_hopeless(self) -> None:
+        """Raise if no later trial can end better.
+
+        Raises:
+            ConfigError: If no trial has what the search optimises, or the first ones have all failed.
+        """
+        for trial in self._study.get_trials():
+            if trial.number in self._begun and (message := trial.user_attrs.get(REFUSED)):
+                raise ConfigError(message)
+        if len(self._told) >= _FAILURES and all(self._told):
+            raise ConfigError(
+                f"The search ends here: its first {len(self._told)} trials have all failed, the last with: "
+                f"{self._told[-1]}"
+            )
+
+    def best(self) -> tuple[dict[str, str], float] | None:
+        """The values of the best trial, as typed, and its result; None if no trial has one."""
+        ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
+        if not ended:
+            return None
+        choose = max if self.wanted.more else min
+        found = choose(ended, key=lambda trial: trial.value)  # The first of equal ones.
+        return found.user_attrs[_SWEPT], found.value
+
+    def words(self, swept: Mapping[str, str]) -> list[str]:
+        """The console words of a run with these values."""
+        return [*self._constant, *(f"{key}={value}" for key, value in swept.items())]
+
+    def summary(self) -> str:
+        """What the search has found, with words to paste."""
+        trials = _counted(self._study)
+        names = {
+            "COMPLETE": "ended",
+            "PRUNED": "stopped early",
+            "FAIL": "failed",
+            "RUNNING": "unfinished",
+        }
+        count = Counter(names.get(trial.state.name, "unfinished") for trial in trials)
+        counts = ", ".join(f"{n} {name}" for name, n in count.items())
+        found = self.best()
+        if found is None:
+            return f"No trial has a result ({counts})."
+        swept, value = found
+        lines = [f"Best of {len(trials)} trials ({counts}): {self.wanted.metric} {value:.4g}, with"]
+        lines.append(f"  {shlex.join(['ml', *self.words(swept)])}")
+        lines.append(f"All trials: {self._journal}")
+        return "\n".join(lines)
+
+
+def is_pruned(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial was stopped because others are better, and not because it had seen enough."""
+    return PRUNED in trial.user_attrs and ENOUGH not in trial.user_attrs
+
+
+def _value(trial: optuna.trial.FrozenTrial, outcome: Outcome, metric: str) -> float | None:
+    """A trial's result: what it reported last, else the metric of its last evaluation."""
+    reported = trial.intermediate_values
+    value = reported[max(reported)] if reported else outcome.metrics.get(metric)
+    return None if value is None or value != value else value
+
+
+def _retry_failed(study: optuna.Study) -> None:
+    """Propose the values of trials that failed once more: what they failed of may be mended by now."""
+    before = study.user_attrs.get(_AGAIN, [])
+    failed = [t for t in study.get_trials() if t.state.name == "FAIL" and t.number not in before]
+    # First: enqueued twice, a trial would only be run twice.
+    for trial in failed:
+        study.enqueue_trial(trial.params)
+    if failed:
+        study.set_user_attr(_AGAIN, [*before, *(trial.number for trial in failed)])
+
+
+def _counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that have begun, without those that failed and are tried again."""
+    again = study.user_attrs.get(_AGAIN, [])
+    known = study.get_trials()
+    return [t for t in known if t.state.name != "WAITING" and t.number not in again]
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    if name == "tpe":
+        # Trials in progress count as bad ones: others then look elsewhere.
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _check_spaces(wanted: Wanted, spaces: Sequence[Space]) -> None:
+    if not spaces:
+        raise ConfigError(
+            "search= has nothing to choose. Give a setting a range, as in 'lr=log(1e-5,1e-1)', or several "
+            "values, as in model.hidden=32,64,128."
+        )
+    if any(space.key == "seed" for space in spaces):
+        raise ConfigError(
+            "A search does not choose a seed: the luckiest is not the best. Leave one seed, and run the "
+            "words that are found with several."
+        )
+    if (count := combinations(spaces)) <= wanted.trials:
+        raise ConfigError(
+            f"There are only {count:.0f} combinations, for trials={wanted.trials}. Without search= and "
+            "trials=, each is run once."
+        )
+
+
+def _check_installed() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("search= needs Optuna: pip install 'antelope-ml[search]'") from error

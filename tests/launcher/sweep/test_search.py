@@ -1,0 +1,313 @@
+"""A search over real runs, one after another: what it finds, prunes, refuses and continues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from antelope import ConfigError, ml
+from antelope.launcher.sweep.search import Search
+from antelope.launcher.sweep.search_words import Wanted, read_wanted
+from antelope.launcher.sweep.spaces import Choice, Range, Space
+from antelope.launcher.sweep.study import open_study
+from antelope.launcher.sweep.trial import Outcome, Trial, run_trial
+
+optuna = pytest.importorskip("optuna")
+pytestmark = pytest.mark.usefixtures("workdir")
+
+ROWS = np.random.RandomState(0).randn(240, 4).astype(np.float32)
+DATA: dict[str, Any] = {"dataset": (ROWS, ROWS.argmax(1)), "batch_size": 20, "epochs": 3}
+QUIET: dict[str, Any] = {"plot": False, "progress": False}
+LR = Range("lr", 1e-5, 1.0, log=True)
+
+
+def search(
+    wanted: Wanted, spaces: list[Space] | None = None, *, resume: bool = False, **settings: Any
+) -> Search:
+    """A search over runs on `ROWS`, whose keywords are `settings`."""
+
+    def make(swept: Mapping[str, str]) -> Trial:
+        words = tuple(f"{key}={value}" for key, value in swept.items())
+        path = Path("runs", ",".join(words)).absolute()
+        return Trial(words, path, swept, Path.cwd(), {**DATA, **QUIET, **settings})
+
+    chosen = [LR] if spaces is None else spaces
+    folder = Path("runs").absolute()
+    return Search(wanted, chosen, constant=["epochs=3"], folder=folder, make=make, resume=resume)
+
+
+def run(searching: Search) -> list[tuple[Trial, Outcome]]:
+    """Run all trials, one after another."""
+    ended = []
+    while (trial := searching.ask()) is not None:
+        ended.append((trial, run_trial(trial)))
+        searching.tell(*ended[-1])
+    return ended
+
+
+def first(searching: Search) -> Trial:
+    """The trial that comes next."""
+    trial = searching.ask()
+    assert trial is not None
+    return trial
+
+
+def trials() -> list[Any]:
+    found: list[Any] = open_study(Path("runs/study.jsonl").absolute(), more=True).get_trials()
+    return found
+
+
+def test_it_finds_the_learning_rate_that_learns_and_says_how_to_run_it() -> None:
+    searching = search(Wanted("tpe", 5, "accuracy", more=True))
+    ended = run(searching)
+    assert len(ended) == 5
+    best = max(ended, key=lambda pair: pair[1].metrics["accuracy"])
+    found = searching.best()
+    assert found == (dict(best[0].swept), best[1].metrics["accuracy"])
+    assert f"  ml epochs=3 lr={best[0].swept['lr']}\n" in searching.summary()
+    assert float(best[0].swept["lr"]) > 1e-3
+
+
+def test_a_run_of_a_search_is_the_same_as_one_on_its_own() -> None:
+    ((trial, _),) = run(search(Wanted("random", 1, "accuracy", more=True, prune=True)))
+    alone = ml(*trial.words, **DATA, **QUIET, path="alone")
+    for name in ("train.csv", "eval.csv"):
+        assert (trial.path / name).read_bytes() == Path("alone", name).read_bytes()
+    again = ml(*trial.words, **DATA, **QUIET, path=str(trial.path), resume=True)
+    assert all(map(torch.equal, again.agent.parameters(), alone.agent.parameters()))
+    assert "\ncallbacks: null\n" in (trial.path / "config.yaml").read_text()
+
+
+def test_each_evaluation_is_reported_to_the_journal() -> None:
+    ((trial, _),) = run(search(Wanted("random", 1, "accuracy", more=True)))
+    rows = (trial.path / "eval.csv").read_text().splitlines()
+    column = rows[0].split(",").index("accuracy")
+    reported = {n: float(row.split(",")[column]) for n, row in enumerate(rows[1:], 1)}
+    assert trials()[0].intermediate_values == reported
+    assert list(reported) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("sampler", "prune"), [("tpe", True), ("asha", False)])
+def test_bad_trials_are_stopped_with_a_checkpoint_and_continue_to_the_bit(
+    sampler: str, prune: bool
+) -> None:
+    searching = search(Wanted(sampler, 12, "accuracy", more=True, prune=prune), epochs=5)
+    ended = run(searching)
+    stopped = [trial for trial, outcome in ended if outcome.status == "stopped"]
+    assert 0 < len(stopped) < 12
+    status = json.loads((stopped[0].path / "status.json").read_text())
+    assert (status["status"], status["reason"]) == ("stopped", "the search (pruned)")
+    assert [t.state.name for t in trials()].count("PRUNED") == len(stopped)
+    assert f"{len(stopped)} stopped early" in searching.summary()
+    words, settings = stopped[0].words, {**DATA, **QUIET, "epochs": 5}
+    on = ml(*words, **settings, path=str(stopped[0].path), resume=True)
+    alone = ml(*words, **settings, path="alone")
+    assert all(map(torch.equal, on.agent.parameters(), alone.agent.parameters()))
+
+
+def test_a_search_that_is_started_again_goes_on_as_it_would_have() -> None:
+    wanted = Wanted("tpe", 6, "accuracy", more=True, prune=True)
+    whole = [(trial.words, outcome) for trial, outcome in run(search(wanted, epochs=1))]
+    Path("runs").rename("whole")
+    searching = search(wanted, epochs=1)
+    for _ in range(3):
+        trial = first(searching)
+        searching.tell(trial, run_trial(trial))
+    lost = searching.ask()  # The driver dies now; the run may have begun, or even have ended.
+    assert lost is not None
+    if lost.study is not None:
+        run_trial(lost)
+    again = run(search(wanted, epochs=1, resume=True))
+    assert [trial.words for trial, _ in again] == [words for words, _ in whole[3:]]
+    assert [outcome.metrics for _, outcome in again] == [o.metrics for _, o in whole[3:]]
+    assert [t.state.name for t in trials()] == ["COMPLETE"] * 6
+
+
+def test_an_interrupted_trial_stays_open() -> None:
+    wanted = Wanted("random", 2, "accuracy", more=True)
+    searching = search(wanted)
+    trial = first(searching)
+    searching.tell(trial, Outcome("interrupted", {}, "SIGTERM", 143))
+    again = first(search(wanted, resume=True))
+    assert again.words == trial.words
+
+
+def test_equal_values_are_one_run_with_one_result() -> None:
+    spaces: list[Space] = [Choice("lr", ("1e-3", "1e-1")), Choice("weight_decay", ("0.1", "0.2"))]
+    ended = run(search(Wanted("random", 3, "accuracy", more=True), spaces, epochs=1))
+    again = search(Wanted("random", 3, "accuracy", more=True), spaces, resume=True)
+    assert run(again) == []
+    # Two in progress at once, with equal values: the second waits for the first's result.
+    values = [trial.value for trial in trials()]
+    assert len(values) == 3
+    assert len({trial.path for trial, _ in ended}) == len(ended)
+
+
+def test_failed_trials_are_tried_once_more_by_a_search_that_is_continued() -> None:
+    wanted = Wanted("random", 2, "accuracy", more=True)
+    searching = search(wanted)
+    failed = first(searching)
+    searching.tell(failed, Outcome("failed", {}, "OSError: no room", 1))
+    other = first(searching)
+    searching.tell(other, run_trial(other))
+    assert searching.ask() is None
+    assert "1 ended, 1 failed" in searching.summary().replace(
+        "1 failed, 1 ended", "1 ended, 1 failed"
+    )
+    again = run(search(wanted, resume=True))
+    assert [trial.words for trial, _ in again] == [failed.words]
+    assert sorted(t.state.name for t in trials()) == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+def test_a_diverged_trial_tells_the_search_to_look_elsewhere() -> None:
+    searching = search(Wanted("random", 1, "accuracy", more=True))
+    trial = first(searching)
+    searching.tell(trial, Outcome("diverged", {}, "The loss is NaN", 3))
+    assert trials()[0].state.name == "PRUNED"
+    assert searching.summary().startswith("No trial has a result")
+
+
+def test_a_search_whose_first_trials_all_fail_ends_with_their_reason() -> None:
+    searching = search(Wanted("random", 9, "accuracy", more=True))
+    for _ in range(3):
+        trial = first(searching)
+        searching.tell(trial, Outcome("failed", {}, "TypeError: no such width", 1))
+    with pytest.raises(ConfigError, match=r"its first 3 trials have all failed.*no such width"):
+        searching.ask()
+
+
+def test_a_metric_that_the_runs_lack_ends_the_search_with_its_first_trial() -> None:
+    searching = search(Wanted("random", 9, "return", more=True))
+    trial = first(searching)
+    outcome = run_trial(trial)
+    assert outcome.status == "failed"
+    searching.tell(trial, outcome)
+    with pytest.raises(ConfigError, match="no metric `return`; they have accuracy, loss"):
+        searching.ask()
+
+
+def test_a_sequence_is_judged_by_held_out_rows_of_its_first_tasks() -> None:
+    wanted = Wanted("random", 1, "validation_accuracy", more=True, tasks=2)
+    settings: dict[str, Any] = {"tasks": 4, "validation": 0.2, "strategy": "er", "epochs": 2}
+    ((trial, outcome),) = run(search(wanted, [Range("lr", 1e-3, 3e-2)], **settings))
+    assert outcome.status == "stopped"
+    status = json.loads((trial.path / "status.json").read_text())
+    assert (status["reason"], status["task"]) == ("the search (enough tasks)", 2)
+    (found,) = trials()
+    assert found.state.name == "COMPLETE"
+    assert found.value == found.intermediate_values[2]
+    assert found.value != outcome.metrics["accuracy"]
+
+    # Judged by the means over the rows that the first two tasks hold out.
+    class Looks:
+        def on_task(self, live: Any) -> None:
+            seen.append(live.validate())
+
+    seen: list[dict[str, float]] = []
+    whole = ml(*trial.words, **{**DATA, **QUIET, **settings}, callbacks=Looks(), path="whole")
+    assert found.value == seen[1]["accuracy"]
+    # The trial can be continued to the end of the sequence.
+    on = ml(*trial.words, **{**DATA, **QUIET, **settings}, path=str(trial.path), resume=True)
+    assert all(map(torch.equal, on.agent.parameters(), whole.agent.parameters()))
+
+
+def test_another_search_in_the_same_folder_is_refused() -> None:
+    wanted = Wanted("random", 1, "accuracy", more=True)
+    run(search(wanted, epochs=1))
+    with pytest.raises(ConfigError, match="Continue it with resume=true, or begin another"):
+        search(wanted)
+    with pytest.raises(ConfigError, match=r"spaces: \['lr=log\(1e-05,1\)'\], now"):
+        search(wanted, [Range("lr", 1e-4, 1.0, log=True)], resume=True)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "advice"),
+    [
+        ([], "nothing to choose"),
+        ([Choice("seed", ("0", "1"))], "does not choose a seed"),
+        ([Choice("lr", ("0.1", "0.2"))], "only 2 combinations, for trials=9. Without search="),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(spaces: list[Space], advice: str) -> None:
+    with pytest.raises(ConfigError, match=advice):
+        search(Wanted("tpe", 9, "accuracy", more=True), spaces)
+
+
+@pytest.fixture
+def composed() -> Any:
+    from antelope.launcher.settings.compose import compose
+
+    return lambda *words: compose(words, {}).values
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "advice"),
+    [
+        ({"trials": "5"}, [], "`trials=5` needs search=tpe"),
+        ({"search": "bayes"}, [], "Did you mean tpe?"),
+        ({"search": "grid"}, [], "without search=, every combination is run"),
+        ({"search": "tpe", "trials": "0"}, [], "trials=0: expected a whole number from 1 on"),
+        ({"search": "tpe", "prune": "maybe"}, [], "prune=maybe: expected true or false"),
+        ({"search": "tpe", "maximize": "loss"}, [], "Write minimize=loss"),
+        ({"search": "tpe", "maximize": "acuracy"}, [], "Did you mean `accuracy`"),
+        ({"search": "tpe", "maximize": "accuracy", "minimize": "loss"}, [], "are both given"),
+        ({"search": "tpe", "maximize": "validation_accuracy"}, [], "validation=0.1, say"),
+        ({"search": "tpe", "search_tasks": "3"}, [], "needs a sequence of tasks"),
+        ({"search": "tpe", "search_tasks": "6"}, ["tasks=5"], "there are only 5 tasks"),
+    ],
+)
+def test_every_bad_word_is_refused_with_what_to_write(
+    words: dict[str, str], settings: list[str], advice: str, composed: Any
+) -> None:
+    mistakes: list[str] = []
+    assert read_wanted(words, composed(*settings), mistakes) is None
+    assert any(advice in mistake for mistake in mistakes), mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric"),
+    [
+        ([], "accuracy"),
+        (["validation=0.1"], "validation_accuracy"),
+        (["tasks=5", "scenario=task"], "task_il_accuracy"),
+        (["env=CartPole-v1"], "return"),
+    ],
+)
+def test_a_search_is_judged_by_the_runs_score(
+    settings: list[str], metric: str, composed: Any
+) -> None:
+    found = read_wanted({"search": "tpe"}, composed(*settings), [])
+    assert found == Wanted("tpe", 20, metric, more=True)
+
+
+def test_a_journal_whose_last_line_is_unfinished_goes_on() -> None:
+    wanted = Wanted("random", 1, "accuracy", more=True)
+    run(search(wanted, epochs=1))
+    journal = Path("runs/study.jsonl")
+    journal.write_bytes(journal.read_bytes()[:-20])  # The disk was full.
+    assert len(run(search(Wanted("random", 2, "accuracy", more=True), epochs=1, resume=True))) == 2
+    assert [trial.state.name for trial in trials()] == ["COMPLETE", "COMPLETE"]
+    journal.write_bytes(b"{broken\n" + journal.read_bytes())
+    with pytest.raises(ConfigError, match=r"study\.jsonl is damaged"):
+        search(wanted, resume=True)
+
+
+def test_a_journal_that_cannot_be_written_does_not_end_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    searching = search(Wanted("random", 1, "accuracy", more=True, prune=True))
+    trial = first(searching)
+    monkeypatch.setattr(optuna.Trial, "report", full)
+    with pytest.warns(UserWarning, match="could not be read or written.*No space left"):
+        outcome = run_trial(trial)
+    searching.tell(trial, outcome)
+    assert trials()[0].value == outcome.metrics["accuracy"]
