@@ -64,4 +64,8 @@ def engine_named(
         from .local import Local
 
         return Local(jobs)
+    if name == "ray":
+        from .ray import Ray
+
+        return Ray(jobs, folder)
     raise ConfigError(f"engine={name}: there are {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")

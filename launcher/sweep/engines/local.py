@@ -120,14 +120,14 @@ def _run(trial: Trial) -> Outcome:
     """Run a trial whose output goes to `output.log` in its directory."""
     _RUNNING.append(trial)
     try:
-        with _output_to(trial):
+        with output_to(trial):
             return run_trial(trial)
     finally:
         _RUNNING.clear()
 
 
 @contextlib.contextmanager
-def _output_to(trial: Trial) -> Iterator[None]:
+def output_to(trial: Trial) -> Iterator[None]:
     _flush()
     trial.path.mkdir(parents=True, exist_ok=True)
     kept = os.dup(1), os.dup(2)
