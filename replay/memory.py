@@ -15,10 +15,16 @@ from .batch import Batch
 from .devices import destination
 from .errors import CheckpointError, ConfigError
 from .padding import MARKED, longest_of, resized
+from .ranks import Ranks, ranks
 from .structure import anything, count, each, misfit, table
 from .transfer import upload
 from .tree import Path, from_paths, walk
 
+_PART_OF_A_BATCH = (
+    "Memory.sample({0}): this run is on {1} devices, n counts the rows of all of them, and {0} is this "
+    "device's part of a batch of {2}. In a strategy, pass n=self.context.rows(batch) for as many as the "
+    "batch has; elsewhere n=replay.rows. If {0} rows in all are meant, say so: sample({0}, whole=True)."
+)
 POLICIES = ("reservoir", "balanced", "ring", "herding")
 _LABEL, _LENGTH, _MASK = ("label",), ("length",), ("mask",)
 _PADDED = {_MASK, *((name,) for name in MARKED)}  # The fields of sequences `[B, T, ...]`.
@@ -125,6 +131,9 @@ class Memory:
                 in their number of rows, or the policy lacks what it needs. The memory is then unchanged.
         """
         features: Any = extras.pop("features", None) if self.policy == "herding" else None
+        place = ranks()
+        if place.split and not place.own:
+            batch, extras, features = _of_all_ranks(place, batch, extras, features)
         fields = self._checked(batch, extras)
         rows = len(next(iter(fields.values())))
         if not rows:
@@ -155,18 +164,31 @@ class Memory:
         if place:
             self._write(fields, place)
 
-    def sample(self, n: int) -> Batch:
+    def sample(self, n: int, *, whole: bool = False) -> Batch:
         """`min(n, len(memory))` different rows, drawn uniformly, in random order.
 
+        On several devices `n` counts the rows of all of them, as `batch_size` does. In `learn` and
+        `after_loss`, where a batch has the rows of one device, each gets its part of the rows drawn, or all
+        of them where they cannot be divided as the batch is; either way their mean counts as it should.
+
+        Args:
+            n: Number of rows, from 1.
+            whole: Whether `n` is meant for all devices even if it is this one's part of the batch.
+
         Raises:
-            ConfigError: If the memory is empty.
+            ConfigError: If the memory is empty; on several devices, if `n` is this one's part of the batch.
         """
         if not self._size:
             raise ConfigError("The memory is empty: add a batch before sampling from it.")
         if n < 1:
             raise ConfigError(f"Memory.sample: n={n} must be at least 1.")
-        stream = self._streams[1]
+        place, stream = ranks(), self._streams[1]
+        parted = place.split and not place.own
+        if parted and not whole and n == place.count(place.last) != place.last:
+            raise ConfigError(_PART_OF_A_BATCH.format(n, place.world, place.last))
         rows = torch.from_numpy(stream.choice(self._size, min(n, self._size), replace=False))
+        if parted and place.divides(len(rows)):
+            rows = place.rows(rows)
         if (device := self._device).type != "cpu":
             rows = upload(rows, device)
         drawn = {path: c.index_select(0, rows) for path, c in self._columns.items()}
@@ -229,7 +251,7 @@ class Memory:
 
     def _start_streams(self) -> None:
         # Not the seed itself, which the data's order and the initial weights may be drawn from.
-        seed = torch.initial_seed() if self._seed is None else self._seed
+        seed = ranks().seed if self._seed is None else self._seed
         parts = np.random.SeedSequence([seed % 2**64, *b"Memory"]).spawn(2)
         self._streams = [np.random.default_rng(part) for part in parts]
 
@@ -490,6 +512,30 @@ class Memory:
                 "rows kept are not: policy='herding' needs all rows of a class in one add."
             )
         return features
+
+
+def _of_all_ranks(
+    place: Ranks, batch: Any, extras: dict[str, Any], features: Any
+) -> tuple[Any, dict[str, Any], Any]:
+    """The rows that the ranks add to their copies of a memory, in the order of the whole batch.
+
+    One exchange for all fields, row by row as bytes: each costs as much as a small layer.
+    """
+    given = {"batch": dict(batch), "extras": extras, "features": features}
+    fields = {p: f.detach() for p, f in walk(given) if isinstance(f, Tensor) and f.dim()}
+    counts = {len(field) for field in fields.values()}
+    if len(counts) != 1:
+        return batch, extras, features  # Which `add` refuses, on every rank.
+    (rows,) = counts
+    flat = [f.reshape(rows, -1).contiguous().view(torch.uint8) for f in fields.values()]
+    sent = place.collect(torch.cat(flat, 1))
+    parts = sent.split([part.shape[1] for part in flat], 1)
+    held = {
+        path: part.contiguous().view(field.dtype).reshape(len(part), *field.shape[1:])
+        for (path, field), part in zip(fields.items(), parts, strict=True)
+    }
+    whole = from_paths(dict(walk(given)) | held)
+    return Batch(**whole["batch"]), whole.get("extras", {}), whole.get("features")
 
 
 def _herd(features: Tensor, n: int) -> list[int]:

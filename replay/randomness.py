@@ -51,14 +51,11 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> bool:
 @contextmanager
 def kept_randomness() -> Iterator[None]:
     """Restores every random stream after the block, including those of all GPUs."""
-    host = _host_state()
-    streams = [(device, _stream(device)) for device in _devices_in_use()]
+    streams = all_streams()
     try:
         yield
     finally:
-        _set_host_state(host)
-        for device, state in streams:
-            _set_stream(device, state)
+        set_all_streams(streams)
 
 
 @contextmanager
@@ -67,6 +64,19 @@ def forked_randomness(seed: int) -> Iterator[None]:
     with kept_randomness():
         seed_everything(seed)
         yield
+
+
+def all_streams() -> dict[str, Any]:
+    """The current state of every stream, including those of all GPUs."""
+    devices = [(device, _stream(device)) for device in _devices_in_use()]
+    return {**_host_state(), "devices": devices}
+
+
+def set_all_streams(state: dict[str, Any]) -> None:
+    """Continue every stream from what `all_streams` returned."""
+    _set_host_state(state)
+    for device, stream in state["devices"]:
+        _set_stream(device, stream)
 
 
 def _host_state() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from . import archive
 from .ahead import Ahead
 from .batch import Batch
 from .errors import CheckpointError, ConfigError
+from .ranks import Ranks, ranks
 from .samplers import Epochs, Prioritized, Uniform
 from .storage import Table
 from .transfer import Parcel, upload
@@ -47,6 +48,7 @@ class Replay:
         batch: The last batch that `next` or `rollout` returned.
         before: Turns a batch into the one that `next` returns, or None.
         seen_by: Called with every batch that is drawn, or None.
+        whole: The last batch as `before` returned it, with the rows of all devices.
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
         step: Number of batches returned since the run began.
     """
@@ -73,6 +75,7 @@ class Replay:
         self.task_transform, self.borders = task_transform, borders
         self.batch: Batch | None = None
         self.before = before
+        self.whole: Batch | None = None
         self.seen_by: Callable[[Batch], None] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
@@ -80,6 +83,8 @@ class Replay:
         self._rows: tuple[Tensor, Any] | None = (
             None  # The last batch's `index`, on the device and on the host.
         )
+        # The next batch's index, and the part of it that this rank gathers.
+        self._following: tuple[Tensor, Tensor] | None = None
         self._ahead: Ahead | None = None
         if self._moves and isinstance(storage, Table) and storage.device.type == "cpu":
             self._ahead = Ahead(storage, self.device)
@@ -202,6 +207,14 @@ class Replay:
         return self.sampler.passes
 
     @property
+    def rows(self) -> int:
+        """Rows of the last batch, counted over all devices."""
+        place = ranks()
+        if place.split and not place.own:
+            return place.last
+        return 0 if self.batch is None else len(self.batch)
+
+    @property
     def batches_per_epoch(self) -> int:
         """Batches in one pass over the current task's data."""
         if not isinstance(self.sampler, Epochs):
@@ -233,16 +246,40 @@ class Replay:
         return self
 
     def __next__(self) -> Batch:
+        place = ranks()
+        if place.split and not place.own:
+            self.batch = batch = self._part(place)
+            return batch
+        self.batch = self.whole = batch = self._draw()
+        return batch
+
+    def _part(self, place: Ranks) -> Batch:
+        """The rows of the next batch that this rank learns from."""
+        if self.before is None and isinstance(self.storage, Table):
+            return self._draw(place)
+        # With the shared streams and all rows: strategies then do the same on every rank.
+        with place.together():
+            self.whole = whole = self._draw()
+        place.drawn(len(whole))
+        part = whole.map(lambda field: place.rows(field).contiguous())
+        self._rows = None  # The index is no longer the one that was drawn.
+        return part
+
+    def _draw(self, place: Ranks | None = None) -> Batch:
+        """The next batch; given a rank of several, only its rows."""
         self.step += 1
         sampler, storage = self.sampler, self.storage
         if isinstance(sampler, Epochs):
             assert isinstance(storage, Table)
-            index = sampler.next()
+            index, tasks, following = sampler.next(), sampler.tasks(), sampler.peek()
+            if place is not None:
+                place.drawn(len(index))
+                index, tasks, following = self._rows_of(place, index, tasks, following)
             if (ahead := self._ahead) is None:
-                batch = self._finish(storage.gather(index), index, sampler.tasks())
+                batch = self._finish(storage.gather(index), index, tasks)
             else:
-                taken, fields = ahead.take(index, sampler.peek(), self._nbytes)
-                batch = self._finish(fields, index, sampler.tasks(), parcel=taken)
+                taken, fields = ahead.take(index, following, self._nbytes)
+                batch = self._finish(fields, index, tasks, parcel=taken)
         else:
             assert isinstance(storage, Transitions)
             parcel = self._parcel()
@@ -257,8 +294,20 @@ class Replay:
             batch = self.before(batch)
             if self.seen_by is not None:
                 self.seen_by(batch)
-        self.batch = batch
         return batch
+
+    def _rows_of(
+        self, place: Ranks, index: Tensor, tasks: Tensor, following: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The rows of one rank: of a batch's index and tasks, and of the index that follows."""
+        known, self._following = self._following, None
+        # The same object as in the last call: by it, rows that were gathered ahead are known.
+        mine = known[1] if known is not None and known[0] is index else place.rows(index)
+        after = None
+        if following is not None and self._ahead is not None:
+            after = place.rows(following)
+            self._following = following, after
+        return mine, place.rows(tasks), after
 
     def __len__(self) -> int:
         """The number of rows, or of drawable transitions, of the current task."""
@@ -355,6 +404,9 @@ class Replay:
                 f"update_priorities: the priority has the shape {list(priority.shape)}; this batch needs "
                 f"{list(rows.shape)}, one per row."
             )
+        place = ranks()
+        if place.split and not place.own:  # Every rank's, so that all draw the same rows next.
+            rows, priority = place.collect(rows), place.collect(priority)
         drawn = self._rows
         # The host drew the last batch's index: reading it from the device would synchronise.
         known = drawn is not None and drawn[0] is index

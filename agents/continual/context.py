@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import Batch, ConfigError, Memory, Replay, Spec
+from ...replay.ranks import ranks
 from ..calling import call, steps_asked
 from ..log import Log
 from .substitution import call_with, tensors_of
@@ -197,6 +198,43 @@ class Context:
         """Output indices of the classes seen so far, int64 `[classes]`, in the order of the tasks."""
         seen = torch.cat(self.classes[: self.task + 1])
         return seen if self.scenario != "domain" else self.classes[0]
+
+    def rows(self, batch: Batch) -> int:
+        """The number of a batch's rows, counted over all devices: in `after_loss` it has those of one."""
+        place = ranks()
+        if place.split and not place.own and len(batch) == place.count(place.last):
+            return place.last
+        return len(batch)
+
+    def count(self, rows: int) -> int:
+        """How many of a batch's first `rows`, counted over all devices, are among this one's."""
+        place = ranks()
+        if not place.split or place.own or place.count(place.last) == place.last:
+            return rows
+        return len(range(place.rank, rows, place.world))
+
+    def mean(
+        self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, n: int
+    ) -> Tensor:
+        """`loss(x, y)`, a mean over this device's part of `n` rows, so that all parts weigh the same.
+
+        What `after_loss` returns is weighted by the device's share of the batch, not by that of these rows.
+        """
+        place = ranks()
+        if not place.split or place.own:
+            return loss(x, y)
+        if not len(x):
+            return x.sum()  # 0, with a gradient.
+        everywhere = place.count(place.last) == place.last  # A small batch, not divided.
+        share = 1 / place.world if everywhere else len(x) / n
+        return loss(x, y) * (share / place.weight)
+
+    def part(self, batch: Batch) -> Batch:
+        """This device's rows of a batch drawn before it was split; all where it cannot be divided alike."""
+        place = ranks()
+        if place.split and not place.own and place.divides(len(batch)):
+            return batch.map(place.rows)
+        return batch
 
     def rows_to_store(self, batch: Batch) -> Batch:
         """The fields of a batch that a memory needs: inputs are stored before augmentation."""

@@ -39,11 +39,11 @@ class DER(Strategy):
         # The outputs that learning has just computed, read before the rehearsal's forward replaces them.
         logits = self.context.logits(batch.obs).detach()
         if len(self.memory):
-            loss = loss + self.rehearsal(self.batch_size or len(batch))
+            loss = loss + self.rehearsal(self.batch_size or self.context.rows(batch))
         self.memory.add(self.context.rows_to_store(batch), logits=logits)
         return loss
 
     def rehearsal(self, rows: int) -> Tensor:
         """The term added to the loss, a scalar, on `rows` rows of the memory."""
-        past = self.context.augmented(self.memory.sample(rows))
+        past = self.context.augmented(self.memory.sample(rows, whole=True))
         return self.alpha * F.mse_loss(self.context.logits(past.obs), past.logits)

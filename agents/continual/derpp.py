@@ -34,5 +34,5 @@ class DERPP(DER):
 
     def rehearsal(self, rows: int) -> Tensor:
         answers = super().rehearsal(rows)
-        past = self.context.augmented(self.memory.sample(rows))
+        past = self.context.augmented(self.memory.sample(rows, whole=True))
         return answers + self.beta * self.context.loss(past)

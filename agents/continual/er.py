@@ -93,7 +93,7 @@ class ER(Strategy):
             return loss
         weight = 1 - 1 / (self.context.task + 1) if self.weight == TASKS else self.weight
         assert isinstance(weight, (int, float))
-        return (1 - weight) * loss + weight * self.context.loss(past)
+        return (1 - weight) * loss + weight * self.context.loss(self.context.part(past))
 
 
 def joined(batch: Batch, past: Batch) -> Batch:

@@ -32,7 +32,7 @@ class ERACE(ER):
     no_environments = "its loss is a cross-entropy over classes"
     needs_classes = True
     needs_forward = True
-    new = 0  # Rows of the batch that are not rehearsed.
+    labels: Tensor | None = None  # Of the batch's rows that are not rehearsed, on all devices.
 
     def __init__(
         self, capacity: int = 500, batch_size: int | None = None, policy: str = "reservoir"
@@ -40,19 +40,25 @@ class ERACE(ER):
         super().__init__(capacity, batch_size, policy)
 
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
-        self.new = len(batch)
+        self.labels = batch.label
         return super().before_batch(agent, batch)
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
-        new, label = self.new, batch.label
+        labels, self.labels = self.labels, None
+        assert labels is not None
+        # New rows come first, before and after the batch was divided among devices.
+        label = batch.label
+        new, rows = self.context.count(len(labels)), self.context.rows(batch)
         logits = self.context.masked(self.context.logits(batch.obs), batch.task)
-        loss = F.cross_entropy(among(logits[:new], label[:new]), label[:new])
-        if len(label) > new:
-            loss = loss + F.cross_entropy(logits[new:], label[new:])
+        ours = among(logits[:new], labels)
+        loss = self.context.mean(F.cross_entropy, ours, label[:new], len(labels))
+        if rows > len(labels):
+            past = rows - len(labels)
+            loss = loss + self.context.mean(F.cross_entropy, logits[new:], label[new:], past)
         return loss
 
 
 def among(logits: Tensor, label: Tensor) -> Tensor:
-    """Logits `[B, n]` with classes that do not occur among the labels, int64 `[B]`, hidden."""
+    """Logits `[B, n]` with classes that do not occur among the labels, int64 `[A]`, hidden."""
     absent = logits.new_ones(logits.shape[1], dtype=torch.bool).index_fill_(0, label, False)
     return logits.masked_fill(absent, HIDDEN)

@@ -12,6 +12,7 @@ from ...agents.continual.context import Context
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import hook
 from ...replay import Batch, ConfigError, Replay, Spec
+from ...replay.ranks import ranks
 from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
 from ..record.state import Constructed, check_object, load_object_state, object_state
@@ -113,7 +114,8 @@ class Strategies:
         """All `before_batch` hooks as one function, which returns the batch to learn from; or None."""
         hooks, agent = self._hooks["before_batch"], self.agent
         if not hooks:
-            return None
+            # Asks for whole batches where `learn` gets a part of each, since `after_step` takes whole ones.
+            return _unchanged if ranks().several and self._hooks["after_step"] else None
         # Conflicts between declared owners are found at the start.
         silent = {name for name, _ in hooks if not says_what_it_owns(self.named[name])}
         counted = len(hooks) > 1 and bool(silent)
@@ -154,7 +156,8 @@ class Strategies:
             ConfigError: If it updates itself, and a strategy needs its loss.
         """
         if self._by_epoch:
-            self.begin_epoch(replay)
+            with ranks().together():  # Of this method, only learning is split among the ranks.
+                self.begin_epoch(replay)
         # In environments an agent may wait for more steps, and return None until then.
         waits = self.context.in_environment
         before = versions(self.agent) if waits and not self._returned_a_loss else None
@@ -208,7 +211,7 @@ class Strategies:
         if skipped:
             self.context.stepped()
         else:
-            self.stepped(replay.batch)
+            self.stepped(replay.whole)
         if self._by_epoch and self.borders and replay.passes != self._passes:
             self.end_epoch(replay)
 
@@ -369,6 +372,10 @@ def _states(strategy: object, what: str) -> bool:
 
 def _no_loss(replay: Replay, log: Log | None) -> None:
     """Stands for the model's learning step in a context that nothing reads."""
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch
 
 
 def _returned(name: str, method: str, value: object, what: str) -> str:

@@ -68,4 +68,8 @@ def engine_named(
         from .ray import Ray
 
         return Ray(jobs, folder)
+    if name == "slurm":
+        from .slurm import Slurm
+
+        return Slurm(jobs=jobs, folder=folder, options=options)
     raise ConfigError(f"engine={name}: there are {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")

@@ -190,7 +190,7 @@ def _of_now(self: Any, rows: int) -> Tensor:
     return self.alpha * F.mse_loss(answers, answers.detach())
 
 
-def _first(self: Memory, n: int) -> Batch:
+def _first(self: Memory, n: int, whole: bool = False) -> Batch:
     held = self.all()
     return held[:n]
 
