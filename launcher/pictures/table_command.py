@@ -96,8 +96,12 @@ def _by_metric(table: Table) -> list[list[Row]]:
 
 
 def _cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """The titles, and the cells of each row; columns in which nothing differs are left out."""
-    shown = [name for name in table.columns if len({str(row.settings[name]) for row in rows}) > 1]
+    """The titles, and the cells of each row; columns that are the same in all are left out, unless asked for."""
+    shown = [
+        name
+        for name in table.columns
+        if table.asked or len({str(row.settings[name]) for row in rows}) > 1
+    ]
     several = len({row.data for row in table.rows}) > 1
     metric = rows[0].metric
     titles = [*(["data"] if several else []), *shown, "n", metric, "IQM", "95 % interval"]

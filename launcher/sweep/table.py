@@ -24,8 +24,7 @@ from ..settings.schema import ALIASES
 from .trial import Outcome, Trial
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, Group
 
 _REDRAWN_PER_S = 0.5  # Every time, the status of each run that has not ended is read.
 _BEST = 20  # Rows of the ranked table at the end of a sweep.
@@ -93,7 +92,7 @@ def live(
         return
     began = time.monotonic()
 
-    def draw() -> Table | str:
+    def draw() -> Group | str:
         try:
             found = lines(list(trials), outcomes)
             return drawn(found, height=console.height, seconds=time.monotonic() - began)
@@ -128,7 +127,7 @@ def lines(trials: Sequence[Named], outcomes: Mapping[Path, Outcome] | None) -> l
     return found
 
 
-def drawn(found: Sequence[Line], *, height: int, seconds: float) -> Table:
+def drawn(found: Sequence[Line], *, height: int, seconds: float) -> Group:
     """The table of runs as `rich` draws it.
 
     Args:
@@ -136,11 +135,13 @@ def drawn(found: Sequence[Line], *, height: int, seconds: float) -> Table:
         height: Lines of the terminal: as many runs are shown as fit, those that run first.
         seconds: Since the sweep began.
     """
+    from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     metric = _metric(found)
-    drawn = Table(title=said(found, seconds=seconds), title_justify="left", title_style="bold")
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("run", "status", "step", metric or "metric", ""):
         drawn.add_column(column, justify="right" if column in ("step", metric) else "left")
     rows = sorted((line for line in found if line.status != WAITING), key=_place(metric))
@@ -153,7 +154,7 @@ def drawn(found: Sequence[Line], *, height: int, seconds: float) -> Table:
             *("" if value is None else f"{value:.4g}", note or silent * (line.status == RUNNING)),
         ]
         drawn.add_row(*(Text(shown(cell, line=True), overflow="ellipsis") for cell in cells))
-    return drawn
+    return Group(Text(said(found, seconds=seconds), style="bold"), drawn)
 
 
 def said(found: Sequence[Line], *, seconds: float) -> str:
