@@ -96,7 +96,7 @@ def _by_metric(table: Table) -> list[list[Row]]:
 
 
 def _cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """The titles, and the cells of each row; columns that are the same in all are left out, unless asked for."""
+    """The titles, and the cells of each row, without columns that are the same in all, unless asked for."""
     shown = [
         name
         for name in table.columns
