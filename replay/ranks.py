@@ -63,6 +63,11 @@ class Ranks:
         """This rank's share of the rows drawn since `apart` began: what its loss counts in the sum of all."""
         return 1.0
 
+    @property
+    def scale(self) -> float:
+        """What makes a mean over this rank's rows count as it should in the mean over the ranks."""
+        return self.weight * self.world
+
     @contextmanager
     def apart(self) -> Iterator[None]:
         """Run the block with random streams of this rank's own (dropout, noise); the common ones go on after.

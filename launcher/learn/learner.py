@@ -175,8 +175,7 @@ class Learner:
         try:
             if not self._meetings.over:
                 learn = self._meetings.watched(learn, first=self.steps == 1)
-            place = ranks()
-            if place.several:
+            if (place := ranks()).several:
                 loss = self._of_rank(place, learn, replay, log)
             elif self.autocast is nullcontext:
                 loss = learn(replay, log)
@@ -211,7 +210,7 @@ class Learner:
             self._explain(error, replay)
             raise
         if loss is not None:
-            log.record("loss", detached * place.weight * place.world if place.several else detached)
+            log.record("loss", detached * place.scale if place.several else detached)
 
     def _of_rank(
         self, place: Ranks, learn: Callable[[Replay, Log], Any], replay: Replay, log: Log
@@ -220,7 +219,7 @@ class Learner:
         before = log.counts()
         with place.apart(), self.autocast():
             loss = learn(replay, log)
-        log.weight(place.weight * place.world, before)
+        log.weight(place.scale, before)
         return loss
 
     def _explain(self, error: Exception, replay: Replay) -> None:
