@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
+from ..replay.ranks import ranks
 from ..replay.samplers import Epochs
 from .assemble import Assembly, assemble
 from .assembly.schedule import build_schedule, duration_of, total_steps
@@ -142,6 +143,7 @@ class Session:
             # Only now: the default path contains the name of the world.
             path = run_path(parts.plan, parts.world)
             check_path(parts.plan, path)
+            ranks().own_streams(plan.seed)  # Only now: all ranks begin with the same weights.
             return cls(parts, workplace, path, opened.pop_all())
 
     def __enter__(self) -> Self:
