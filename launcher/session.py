@@ -30,6 +30,7 @@ from .record.log import Log
 from .record.offline import check_path
 from .record.pictures import draws_data
 from .record.progress import Progress
+from .record.rank_parts import check_number, number_of
 from .record.resumption import Resumption, config_text, saved_device
 from .record.spec_state import spec_state
 from .record.state import check_object, load_object_state, object_state
@@ -279,6 +280,7 @@ class Session:
             "objects": list(self.plan.objects),
             "given": sorted(self.plan.given - that_count("incidental")),
             "earlier": self.earlier,
+            **({"ranks": ranks().sources} if ranks().own else {}),
             "name": self.world.name,
             **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),
@@ -313,6 +315,7 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
+        check_number(number_of(state))
         resumption = Resumption(state, self.plan, self.world, self.replay, self.console)
         self._check(state)
         state = resumption.state
