@@ -142,6 +142,7 @@ class Session:
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
             # Only now: the default path contains the name of the world.
+            opened.enter_context(parts.learner.updates.reduction.of_own_steps())
             path = run_path(parts.plan, parts.world)
             check_path(parts.plan, path)
             ranks().own_streams(plan.seed)  # Only now: all ranks begin with the same weights.
@@ -207,6 +208,7 @@ class Session:
             Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
+        self.log.pool()
         logged = self.log.take(finite=self.learner.skipped is not None)
         self.check_finite(logged)
         values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
@@ -229,6 +231,7 @@ class Session:
             Left: If a signal came meanwhile. A run that is saved then owes the evaluation.
         """
         self.check_finite(closely=True)
+        self.learner.updates.reduction.check()
         self.progress.owes = "evaluation"
         row = self.scoring.in_task()
         self.progress.owes = ""
@@ -289,6 +292,12 @@ class Session:
     def model_state(self) -> dict[str, Tensor]:
         """The user's module as its finished run has it, by its own names: with averaged weights."""
         return self.rest.weights()
+
+    def pool(self) -> None:
+        """Make this rank's state that of all ranks, before rank 0 saves it."""
+        self.learner.updates.reduction.check()
+        self.learner.updates.pool()
+        self.log.pool()
 
     def check_finite(
         self, row: Mapping[str, float] | None = None, *, closely: bool = False

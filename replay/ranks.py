@@ -35,6 +35,7 @@ class Ranks:
         rank: This process's number, from 0. Rank 0 writes the run directory.
         world: How many there are.
         several: Whether there are others.
+        gpu: Name of the GPU that this rank learns on; None: ranks share a device, or have none.
         own: Whether each rank has data of its own, as in environments, and not a part of the same.
         split: Whether `learn` runs, on this rank's rows. All else is the same on every rank.
         last: Rows of the last batch, over all ranks.
@@ -43,6 +44,7 @@ class Ranks:
     rank, world, several = 0, 1, False
     own = split = False
     last = 0
+    gpu: str | None = None
 
     def count(self, rows: int) -> int:
         """How many rows of a whole batch are this rank's."""
@@ -115,7 +117,7 @@ class Ranks:
         """The rows of every rank, where each may have any number: their first ones, their second ones, ..."""
         return part.detach()
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: Tensor, what: str = "numbers") -> Tensor:
         """The sum over the ranks, in place; all ranks get the same bits."""
         return tensor
 
@@ -147,6 +149,10 @@ class Ranks:
         """Whether the flag is set on any rank."""
         return bool(self.agree(what, int(flag))[0])
 
+    def decided(self, what: str, flag: bool) -> bool:
+        """Whether the flag is set on rank 0, which decides for all."""
+        return self.any(what, flag and self.rank == 0)
+
     def tell(self, error: BaseException) -> None:
         """Tell the other ranks that this one has failed, at the next point where they meet."""
 
@@ -157,6 +163,7 @@ class Group(Ranks):
     Args:
         rank, world: This rank, and how many there are.
         group: For tensors on the host (gloo); None: the default group.
+        gpu: The GPU of this rank alone, such as `cuda:1`; or None.
         died: Called with the error of a broken connection; returns the error to raise.
     """
 
@@ -168,15 +175,17 @@ class Group(Ranks):
         world: int,
         *,
         group: Any = None,
+        gpu: str | None = None,
         died: Callable[[Exception], BaseException] | None = None,
     ):
         import torch.distributed as dist
 
         self.rank, self.world, self._dist, self._host = rank, world, dist, group
-        self._died = died or _died
+        self._died, self.gpu = died or _died, gpu
         self._local = self._whole = 0  # Rows drawn since `apart` began: this rank's, and all.
         self._seed: int | None = None
         self.told: BaseException | None = None  # What all ranks know that has failed.
+        self.said = False  # Whether rank 0 has that error too.
         self.broken = False  # Whether the ranks can no longer meet.
 
     # --------------------------------------------------------------------------- parts of batches
@@ -302,8 +311,8 @@ class Group(Ranks):
         real = torch.arange(most)[:, None] < counts
         return self.gather(padded, most * self.world)[real.flatten().to(part.device)]
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        self.agree(f"sum {list(tensor.shape)} {tensor.dtype}")
+    def sum(self, tensor: Tensor, what: str = "numbers") -> Tensor:
+        self.agree(f"sum {what}, {list(tensor.shape)} {tensor.dtype}")
         self._do(self._dist.all_reduce, tensor)
         return tensor
 
@@ -360,6 +369,7 @@ class Group(Ranks):
     def _failed(self, error: BaseException | None, headers: list[Any]) -> None:
         """Exchange what has failed; raises the first error of another rank, unless this one has its own."""
         reports = self._objects(None if error is None else _report(error))
+        self.said = error is None or reports[0] is not None
         if error is not None:
             self.told = error
             return
@@ -443,6 +453,14 @@ _current: Ranks = _ALONE
 def ranks() -> Ranks:
     """This process's place among the ranks of the run that is at work."""
     return _current
+
+
+def part() -> None:
+    """Go on alone, once all ranks have done what they do together."""
+    global _current
+    if _current.several:
+        _current.agree("end")
+        _current = _ALONE
 
 
 @contextmanager
