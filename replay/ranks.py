@@ -44,6 +44,7 @@ class Ranks:
     rank, world, several = 0, 1, False
     own = split = False
     last = 0
+    settler: Callable[[Any], None] | None = None  # Does what `settle` asks for.
     gpu: str | None = None
 
     def count(self, rows: int) -> int:
@@ -280,6 +281,10 @@ class Group(Ranks):
 
     def own_data(self) -> None:
         self.own = True
+
+    def settle(self, optimizer: Any) -> None:
+        if self.settler is not None:
+            self.settler(optimizer)
 
     def own_streams(self, seed: int) -> None:
         if self.own and self.rank:

@@ -75,8 +75,8 @@ def check_number(before: int) -> None:
     """
     if before != (now := ranks().sources):
         raise OtherRanks(
-            f"The run learnt in environments on {_devices(before)}, each with environments and a replay of its "
-            f"own: it cannot be continued on {_devices(now)}. Resume with devices={before} (torchrun: "
+            f"The run learnt in environments on {_devices(before)}, each with environments and a replay of "
+            f"its own: it cannot be continued on {_devices(now)}. Resume with devices={before} (torchrun: "
             f"--nproc-per-node={before}), or start a new run from its weights: load=PATH."
         )
 
