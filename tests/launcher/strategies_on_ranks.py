@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from antelope import Batch, Memory, Strategy, ml
 from antelope.agents.continual import NAMES
 from antelope.launcher.distributed import Place, group_of
+from antelope.replay.ranks import joined
 
 TASKS, WIDTH = 3, 5
 
@@ -54,7 +55,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "gdumb": {"strategy.gdumb.passes": 2},
     "er by task": {"strategy": "er", "strategy.er.weight": "tasks"},
     "er weighted": {"strategy": "er", "strategy.er.weight": 0.3},
-    "agem online": {"strategy": "agem", "online": True},
+    "agem online": {"strategy": "agem", "online": True, "epochs": 1},
     "derpp, 7 rows": {"strategy": "derpp", "strategy.derpp.batch_size": 7},
     "er_ace, 7 rows": {"strategy": "er_ace", "strategy.er_ace.batch_size": 7},
     "er, accumulated, clipped": {"strategy": "er", "accumulate": 3, "clip_grad": 0.1},
@@ -88,8 +89,11 @@ def main(rank: int, world: int, folder: Path) -> None:
     """Learn everything as one rank, and save the weights."""
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / f"store-{world}"), world)
-    with group_of(Place(rank, world, rank), store):
-        found = {name: run(name, folder / f"{world}" / name) for name in RUNS}
+    found = {}
+    with group_of(Place(rank, world, rank), store) as group:
+        for name in RUNS:
+            with joined(group):  # A run's end parts the ranks.
+                found[name] = run(name, folder / f"{world}" / name)
     torch.save(found, folder / f"{rank}-of-{world}.pt")
 
 
