@@ -37,7 +37,7 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
-          ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=latex]    the same as a ranked table
+          ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=tex]    the same as a ranked table
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
           ml eval RUN [dataset=...] [metrics=[f1]]    metrics on the held-out rows, or on other data
           ml predict RUN INPUTS [out=predictions.csv] predictions for pictures, files or a data set

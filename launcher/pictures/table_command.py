@@ -14,7 +14,7 @@ from ...replay.shown import shown
 from ...replay.suggestions import did_you_mean
 from .table import Row, Table, as_record, build_table
 
-USAGE = "ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=markdown|latex|csv]"
+USAGE = "ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=md|csv|tex]"
 _OPTIONS = ("metric", "by", "format")
 
 
@@ -37,9 +37,10 @@ def table_command(words: list[str]) -> None:
             folders.append(Path(word))
         else:
             mistakes.append(f"`{word}` is not understood.{did_you_mean(key, _OPTIONS)}")
-    chosen = given.get("format") or "markdown"
+    chosen = given.get("format") or "md"
+    chosen = _ALSO.get(chosen, chosen)
     if chosen not in FORMATS:
-        hint = did_you_mean(chosen, FORMATS)
+        hint = did_you_mean(chosen, [*FORMATS, *_ALSO])
         mistakes.append(f"format={chosen}: expected one of {', '.join(FORMATS)}.{hint}")
     if mistakes:
         raise ConfigError("\n".join([*mistakes, f"Usage: {USAGE}"]))
@@ -71,10 +72,11 @@ def as_latex(table: Table) -> str:
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
-    "markdown": as_markdown,
-    "latex": as_latex,
+    "md": as_markdown,
     "csv": as_csv,
+    "tex": as_latex,
 }
+_ALSO = {"markdown": "md", "latex": "tex"}  # The same by their whole names.
 
 
 def _by_metric(table: Table) -> list[list[Row]]:
@@ -102,7 +104,7 @@ def _cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     ]
     if any(row.rank for row in rows):
         titles = ["rank", *titles]
-        cells = [[str(row.rank), *line] for row, line in zip(rows, cells, strict=True)]
+        cells = [[str(row.rank or "-"), *line] for row, line in zip(rows, cells, strict=True)]
     return titles, cells
 
 

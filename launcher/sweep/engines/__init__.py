@@ -64,4 +64,8 @@ def engine_named(
         from .local import Local
 
         return Local(jobs)
+    if name == "slurm":
+        from .slurm import Slurm
+
+        return Slurm(jobs=jobs, folder=folder, options=options)
     raise ConfigError(f"engine={name}: there are {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
