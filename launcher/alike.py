@@ -46,6 +46,8 @@ def start_alike(session: Session, workplace: Workplace) -> None:
     workplace.signals.shared = True
     mine: dict[str, Any] = {f"{k}=": repr(v) for k, v in session.plan.values.items()}
     world: dict[str, Any] = session.world.state_dict(None, pack=lambda _: None)
+    if place.own:  # Statistics and episodes of its own.
+        world = {"tasks": world["data"]}
     mine |= {f"the data's {k}": repr(v) for k, v in world.items()}
     mine["the step of the checkpoint"] = str(session.progress.step)
     for rank, theirs in enumerate(place.objects(mine)):

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .randomness import all_streams, seed_everything, set_all_streams
+
+T = TypeVar("T")
 
 _TEXT = 96  # Bytes of a header that say what a rank is about to do.
 _NUMBERS = 4  # Small numbers that ranks agree on, at most.
@@ -41,6 +44,7 @@ class Ranks:
     rank, world, several = 0, 1, False
     own = split = False
     last = 0
+    settler: Callable[[Any], None] | None = None  # Does what `settle` asks for.
     gpu: str | None = None
 
     def count(self, rows: int) -> int:
@@ -93,6 +97,27 @@ class Ranks:
     def gather(self, part: Tensor, rows: int) -> Tensor:
         """The whole `[rows, ...]`, in its own order, from every rank's part of it; without gradients."""
         return part.detach()
+
+    @property
+    def sources(self) -> int:
+        """How many ranks gather data of their own: all of them in environments, else 1."""
+        return self.world if self.own else 1
+
+    def own_data(self) -> None:
+        """From now on each rank has data of its own, and random streams to go with it."""
+
+    def own_streams(self, seed: int) -> None:
+        """Begin this rank's own random streams, if it has data of its own; rank 0 keeps those it has."""
+
+    def settle(self, optimizer: Any) -> None:
+        """Sum the gradients of an optimiser over the ranks, before a step that the module takes itself.
+
+        Only needed where the gradient is read before that step, as clipping does: a step settles it too.
+        """
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What rank 0 finds, on every rank; the others wait, and raise what it raises."""
+        return work()
 
     def collect(self, part: Tensor) -> Tensor:
         """The rows of every rank, where each may have any number: their first ones, their second ones, ..."""
@@ -259,6 +284,31 @@ class Group(Ranks):
         whole = torch.stack(parts, 1).flatten(0, 1)[:rows]
         return whole.contiguous().view(dtype).view(rows, *shape)
 
+    def own_data(self) -> None:
+        self.own = True
+
+    def settle(self, optimizer: Any) -> None:
+        if self.settler is not None:
+            self.settler(optimizer)
+
+    def own_streams(self, seed: int) -> None:
+        if self.own and self.rank:
+            seed_everything(seed_of(seed, self.rank))
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        if self.rank:
+            found, report = self.objects(None)[0]
+            if report is not None:
+                raise _rebuilt(0, report)
+            return found  # type: ignore[no-any-return]
+        try:
+            found = work()
+        except BaseException as error:
+            self.objects((None, _report(error)))
+            raise
+        self.objects((found, None))
+        return found
+
     def collect(self, part: Tensor) -> Tensor:
         counts = torch.zeros(self.world, dtype=torch.int64)
         counts[self.rank] = len(part)
@@ -397,6 +447,13 @@ def _rebuilt(rank: int, report: dict[str, Any]) -> BaseException:
     error = kind.__new__(kind)
     vars(error).update(report["more"])
     return error
+
+
+def seed_of(seed: int, rank: int) -> int:
+    """A seed for what a rank draws by itself; rank 0's is the run's."""
+    if not rank:
+        return seed
+    return int(np.random.SeedSequence([seed % 2**64, rank]).generate_state(1)[0])
 
 
 _ALONE = Ranks()

@@ -32,6 +32,9 @@ class Reduction:
         self._agent = agent
         self.updates = 0  # Exchanges so far.
         self._versions: dict[int, int] = {}  # Of buffers, when all ranks last had the same.
+        self._settled: set[int] = (
+            set()
+        )  # Optimisers whose gradients were summed for their next step.
         self._reduced: dict[int, int] = {}  # Versions of gradients that hold the sum already.
 
     def gradients(self, parameters: Iterable[Tensor], *, weight: float = 1.0) -> None:
@@ -118,18 +121,32 @@ class Reduction:
     @contextmanager
     def of_own_steps(self) -> Iterator[None]:
         """Run the block with gradients summed before every step of an optimiser within `learn`."""
-        if not ranks().several:
+        place = ranks()
+        if not place.several:
             yield
             return
         handle = register_optimizer_step_pre_hook(self._before_step)
+        place.settler = self._settle
         try:
             yield
         finally:
+            place.settler = None
             handle.remove()
+
+    def _settle(self, optimizer: Optimizer) -> None:
+        """Sum an optimiser's gradients now, and not again before its next step."""
+        place = ranks()
+        if place.split:
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            self.gradients(held, weight=place.weight)
+            self._settled.add(id(optimizer))
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         place = ranks()
         if not place.split:  # Outside of `learn`, every rank does the same with the same rows.
+            return
+        if id(optimizer) in self._settled:
+            self._settled.discard(id(optimizer))
             return
         if any(map(callable, (*args, *kwargs.values()))):
             raise ConfigError(_CLOSURE.format(type(optimizer).__name__, place.world))

@@ -152,7 +152,7 @@ def _save(session: Supervised, journal: Journal, checkpoints: Checkpoints) -> No
     if place.several:
         session.pool()
     try:
-        if place.rank == 0:
+        if place.rank == 0 or place.own:  # In environments each rank has a part of its own.
             _save_alone(session, journal, checkpoints)
     except OSError as error:
         problem = error
