@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ _FROM_HERE = (
     "ANTELOPE_DATA",
     "ANTELOPE_DEVICE",
 )  # Variables that the nodes of a cluster do not have.
+_REACH_S = 10.0  # How long a cluster may take to answer, in seconds.
 _LOOK_S = 10.0  # How often it is looked whether Ray itself is alive, in seconds.
 # A process that its node has lost ends a moment after the trial was given to another.
 _PATIENCE_S, _HELD_S = 60.0, 0.5
@@ -185,11 +187,15 @@ def _connect(ray: Any, address: str, jobs: int | None) -> None:
         options |= {"include_dashboard": False, "num_cpus": jobs, "_node_ip_address": "127.0.0.1"}
     with _own_signals(), _on_loopback(ray, address):
         try:
+            if (port := address.rpartition(":")[2]).isdecimal():  # Ray itself asks for minutes.
+                place = address.rpartition(":")[0], int(port)
+                socket.create_connection(place, timeout=_REACH_S).close()
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise ConfigError(
-                f"engine=ray: cannot use Ray at {address} ({_first_line(error)})."
-            ) from error
+            why = _first_line(error)
+            if "InvalidAuthToken" in str(error.__cause__):
+                why = "it wants its token: set RAY_AUTH_MODE=token, and see `ray get-auth-token --help`"
+            raise ConfigError(f"engine=ray: cannot use Ray at {address} ({why}).") from error
 
 
 @contextmanager
