@@ -55,6 +55,7 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
         ]
         driver = grid(asked, said, found)
     driver.run()
+    driver.say_ranked()
     return _loaded(driver)
 
 

@@ -16,6 +16,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from antelope.launcher.commands import command
+from antelope.launcher.ml import main
 from antelope.launcher.sweep import table
 from antelope.launcher.sweep.table import Line, lines, live, ranked, runs_below, said, watch
 from antelope.launcher.sweep.trial import Outcome, Trial
@@ -176,6 +177,14 @@ def test_a_sweep_of_another_process_is_watched_until_nothing_runs(
 
 def out(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
+
+
+def test_a_sweep_ends_with_its_ranked_table(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["lr=1e-6,1e-2", "seed=0,1", "train_steps=20", "plot=false"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["-m", *words])
+    *_, first, second = [[c.strip() for c in row.split("|")] for row in out(capsys).splitlines()]
+    assert (first[1:4], second[1:4]) == (["1", "0.01", "2"], ["2", "1e-06", "2"])
 
 
 def test_where_nothing_runs_there_is_nothing_to_watch(capsys: pytest.CaptureFixture[str]) -> None:
