@@ -89,10 +89,6 @@ def _train(words: Sequence[str], settings: Mapping[str, object], *, console: boo
     return plainly(composed, work, advise=not console)
 
 
-def _train_words(*words: str) -> Run:
-    return _train(words, {}, console=True)
-
-
 def main(argv: list[str] | None = None) -> None:
     """The console command. It exits with 0 only for a finished run; docs/running.md lists the codes."""
     words = sys.argv[1:] if argv is None else argv
@@ -135,14 +131,15 @@ def _formatted(
 def _main(words: list[str]) -> int:
     try:
         from .commands import command
-        from .sweep.product import asks_for_sweep, sweep
+        from .sweep.words import asks_for_sweep
 
         if (run := command(words)) is not None:
             return run() or 0
         if asks_for_sweep(words):
-            sweep(words, _train_words)
-        else:
-            _train_words(*words)
+            from .sweep.console import sweep
+
+            return sweep(words)
+        _train(words, {}, console=True)
         return 0
     except (ConfigError, Diverged, NotSaved) as error:
         if _wants_debug(words):

@@ -284,3 +284,30 @@ def test_a_search_is_judged_by_the_runs_score(
 ) -> None:
     found = read_wanted({"search": "tpe"}, composed(*settings), [])
     assert found == Wanted("tpe", 20, metric, more=True)
+
+
+def test_a_journal_whose_last_line_is_unfinished_goes_on() -> None:
+    wanted = Wanted("random", 1, "accuracy", more=True)
+    run(search(wanted, epochs=1))
+    journal = Path("runs/study.jsonl")
+    journal.write_bytes(journal.read_bytes()[:-20])  # The disk was full.
+    assert len(run(search(Wanted("random", 2, "accuracy", more=True), epochs=1, resume=True))) == 2
+    assert [trial.state.name for trial in trials()] == ["COMPLETE", "COMPLETE"]
+    journal.write_bytes(b"{broken\n" + journal.read_bytes())
+    with pytest.raises(ConfigError, match=r"study\.jsonl is damaged"):
+        search(wanted, resume=True)
+
+
+def test_a_journal_that_cannot_be_written_does_not_end_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    searching = search(Wanted("random", 1, "accuracy", more=True, prune=True))
+    trial = first(searching)
+    monkeypatch.setattr(optuna.Trial, "report", full)
+    with pytest.warns(UserWarning, match="could not be read or written.*No space left"):
+        outcome = run_trial(trial)
+    searching.tell(trial, outcome)
+    assert trials()[0].value == outcome.metrics["accuracy"]
