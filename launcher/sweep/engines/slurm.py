@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from ....replay.errors import ConfigError
 from ....replay.files import read_text, replacing
+from ...pictures.status import read_status
 from ...record.output import write_error
-from ..trial import DIED_OFTEN, Outcome, Trial, died, read_status
+from ..trial import DIED_OFTEN, Outcome, Trial, died
 from . import slurm_queue as queue
 from .slurm_job import read_outcome, write_trial
 from .slurm_script import has_objects, sbatch_options, script
@@ -69,6 +70,9 @@ class Slurm:
             raise ConfigError(f"engine=slurm: Slurm does not answer ({error}).") from error
         self._jobs, self._files = jobs, folder / "slurm"
         self._name = _job_name(self._options, folder)
+        # Before anything else is touched: would it take such a job?
+        alone = Trial((), folder, {}, Path.cwd())
+        queue.check(script([alone], files=self._files, jobs=jobs, options=self._options))
         self._queued: list[Trial] = []
         self._at: dict[_Place, Trial] = {}
         self._submitted: set[str] = set()
@@ -145,7 +149,8 @@ class Slurm:
         if outcome is not None and (outcome.status != "interrupted" or task is None):
             return outcome
         if state == "CANCELLED":  # By somebody; the other runs go on.
-            _, metrics = read_status(trial.path)
+            found = read_status(trial.path)
+            metrics = {} if found is None else found.metrics
             return Outcome("failed", metrics, "its Slurm job was cancelled", 128 + signal.SIGTERM)
         out_of_time = outcome is not None and outcome.exit_code == 128 + signal.SIGHUP
         if not out_of_time and state not in _OF_THE_CLUSTER:
@@ -206,11 +211,6 @@ class Slurm:
                 f"{earlier},afterany:{after}" if earlier else f"afterany:{after}"
             )
         text = script(trials, files=files, jobs=self._jobs, options=options)
-        try:
-            queue.check(text)
-        except ConfigError:
-            files.rmdir()
-            raise
         _write(files, trials, text)
         self._submitted.add(files.name)
         job = self._job_of(files.name, text)

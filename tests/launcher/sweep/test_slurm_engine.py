@@ -1,4 +1,4 @@
-"""What the engine does about jobs that end, hang, are cancelled, or were submitted earlier; Slurm is pretended."""
+"""What the engine does about jobs that end, are cancelled, or were submitted before, on a pretended Slurm."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_jobs_with_other_words_at_the_same_place_are_not_taken_for_these(
     started(tmp_path, 1)._submit_queued()
     engine = Slurm(jobs=None, folder=tmp_path, options={})
     engine.start(replace(trials(tmp_path)[0], words=("seed=0", "epochs=9")))
-    with pytest.raises(ConfigError, match="with other words: seed=0.*scancel 101_0"):
+    with pytest.raises(ConfigError, match=r"with other words: seed=0.*scancel 101_0"):
         engine.wait()
 
 
@@ -268,8 +268,8 @@ def test_what_sbatch_refuses_is_said_before_anything_is_kept(
 ) -> None:
     queue.refuses = "sbatch refuses the sweep: invalid partition specified: nope"
     with pytest.raises(ConfigError, match="invalid partition"):
-        started(tmp_path).wait()
-    assert list((tmp_path / "slurm").iterdir()) == []
+        started(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_that_slurm_holds_is_said_once(
