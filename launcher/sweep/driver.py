@@ -23,6 +23,7 @@ from .record import Record
 from .standing import done, is_live, move_aside
 from .trial import Outcome, Trial
 
+_MANY = 10_000  # Slots of an engine that leaves it to others how many runs there are at once.
 _POLL_S = 2.0  # How often runs of another process are looked at.
 
 
@@ -112,10 +113,11 @@ class Driver:
         """
         left, moved = [], []
         for trial in trials:
-            said = digest(compose(trial.words, trial.settings))
-            outcome = done(trial) if self._resume else None
-            # With other settings, the run itself says whether it can go on.
-            if outcome is not None and self._record.digest_of(trial) == said:
+            composed = compose(trial.words, trial.settings)
+            said = digest(composed)
+            # With other settings, or objects such as data, the run itself says whether it is the same.
+            same = not composed.live and self._record.digest_of(trial) == said
+            if self._resume and same and (outcome := done(trial)) is not None:
                 self.outcomes[trial.path] = outcome
             else:
                 left.append(trial)
@@ -187,16 +189,21 @@ class Driver:
     def _say_began(self, trials: Sequence[Trial], left: int, moved: int) -> None:
         if len(trials) == len(self.trials):  # A search asks for more, later.
             skipped, elsewhere = len(trials) - left, len(self._elsewhere)
-            slots = self._opened().slots if left else 1
             self._say(
                 began(
                     len(trials),
                     skipped=skipped,
                     elsewhere=elsewhere,
                     moved=moved,
-                    where="one after another" if slots == 1 else f"{slots} at once, {self._name}",
+                    where=self._where() if left else "",
                 )
             )
+
+    def _where(self) -> str:
+        slots = self._slots()
+        if slots == 1:
+            return "one after another"
+        return f"on {self._name}, {slots} at once" if slots < _MANY else f"on {self._name}"
 
     def _say(self, line: str) -> None:
         if self._quiet:
