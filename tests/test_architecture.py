@@ -78,7 +78,7 @@ ROOMS = {
     "estimators": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "export": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "mammoth": {"settings", "assembly", "learn", "record", "metrics", "inference"},
-    "sweep": {"settings", "learn", "record", "metrics", "pictures"},
+    "sweep": {"inference", "settings", "learn", "record", "metrics", "pictures"},
 }
 WINGS = ("by_hand", "estimators", "export", "inference", "mammoth", "sweep")
 GRAPH = structure.imports(structure.modules(ROOT))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...replay.shown import shown
-from ..record.output import write_error
 from .trial import Outcome, Trial
 
 _MOST = 3  # Metrics in a line.
@@ -40,15 +39,15 @@ def ended(trial: Trial, outcome: Outcome, *, number: int, of: int) -> str:
     return shown(f"[{number}/{of}] {outcome.status:9} {trial.name}  {what}".rstrip(), line=True)
 
 
-def say_failed(trials: Sequence[Trial], outcomes: Mapping[Path, Outcome]) -> None:
-    """Say on standard error which runs did not finish, and why."""
+def failed_lines(trials: Sequence[Trial], outcomes: Mapping[Path, Outcome]) -> list[str]:
+    """Which runs did not finish, and why; empty if all did."""
     bad = [(t, o) for t in trials if (o := outcomes.get(t.path)) and o.exit_code]
     if not bad:
-        return
+        return []
     width = max(len(trial.name) for trial, _ in bad)
     lines = [f"{len(bad)} of {len(trials)} runs failed:"]
     lines += [f"  {trial.name:{width}}  {o.status}: {o.reason}" for trial, o in bad]
-    write_error("\n".join(shown(line, line=True) for line in lines))
+    return [shown(line, line=True) for line in lines]
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "search"
 """Of the study in its journal."""
 
-_CALLBACK = "antelope.search"  # In status.json, as the reason of a run that was stopped.
+_CALLBACK = "antelope.search"  # In errors.
 
 PRUNED, ENOUGH, REFUSED = "pruned", "enough", "refused"
 """Attributes of a trial: stopped early because others are better; stopped after `search_tasks`; the message
@@ -144,11 +144,13 @@ class Reporter:
         self._trial: Any = None
         self._count = 0  # Evaluations of the run so far, those before a resume included.
         self._known: dict[int, float] = {}
+        self._over = False  # Whether the search knows the trial's result already.
 
     def on_begin(self, run: LiveRun) -> str | None:
         """Open the journal."""
         self._trial = self._study.trial()
-        self._known = self._trial.study.get_trials()[self._study.number].intermediate_values
+        found = self._trial.study.get_trials()[self._study.number]
+        self._known, self._over = found.intermediate_values, found.state.is_finished()
         self._count = sum(row["mode"] == "eval" for row in run.history)
         # Resumed after its last checkpoint, which was that of the stop.
         if PRUNED in self._trial.user_attrs:
@@ -188,11 +190,15 @@ class Reporter:
         return self._stop(PRUNED) if pruned else None
 
     def _stop(self, why: str) -> str:
+        from ..learn.callbacks import Stop
+
         self._write(lambda: self._trial.set_user_attr(why, self._count))
-        return "stop"
+        return Stop("the search (pruned)" if why == PRUNED else "the search (enough tasks)")
 
     def _write(self, work: Callable[[], Any]) -> Any:
         """The result of reading or writing the journal; None if that is impossible: no run ends by it."""
+        if self._over:
+            return None
         try:
             return work()
         except (OSError, ValueError) as error:

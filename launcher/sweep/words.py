@@ -136,7 +136,7 @@ def combinations(words: Sequence[str]) -> list[Combination]:
         ConfigError: With every mistake in the lists. What the runs then make of their words is not checked.
     """
     mistakes: list[str] = []
-    lists = [_values(word, mistakes) for word in words]
+    lists = [listed(word, mistakes) for word in words]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     count = 1
@@ -157,7 +157,7 @@ def combinations(words: Sequence[str]) -> list[Combination]:
     return found
 
 
-def _values(word: str, mistakes: list[str]) -> list[str] | None:
+def listed(word: str, mistakes: list[str]) -> list[str] | None:
     """The values that a word lists, as text; None: it has one, or none, as for a run on its own."""
     key = word.partition("=")[0]
     try:
