@@ -11,6 +11,7 @@ from typing import Any
 
 from ...agents.traits import hook
 from ...replay import CheckpointError, ConfigError, Spec
+from ...replay.ranks import ranks
 from ..assembly.infer import inferred
 from ..record.packing import copied
 from ..settings.named import Named
@@ -123,6 +124,13 @@ class Callbacks:
         self._call("on_step")
 
     def _call(self, name: str) -> None:
+        self._call_here(name)
+        place = ranks()
+        # One that stops a run on any rank stops it on all of them.
+        if place.several and self._hooks[name] and place.any(name, self.stopping is not None):
+            self.stopping = next(who for who in place.objects(self.stopping) if who is not None)
+
+    def _call_here(self, name: str) -> None:
         for who, method in self._hooks[name]:
             try:
                 returned = method(self._run)

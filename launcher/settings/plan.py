@@ -147,6 +147,7 @@ class Plan:
     # Where and how
     seed: int
     device: str | None
+    devices: int | str
     data: str
     threads: int | None
     deterministic: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..record.output import to_nowhere
@@ -21,6 +22,7 @@ from .lines import began, ended
 from .places import digest
 from .record import Record
 from .standing import done, is_live, move_aside
+from .table import live, ranked
 from .trial import Outcome, Trial
 
 _MANY = 10_000  # Slots of an engine that leaves it to others how many runs there are at once.
@@ -40,7 +42,7 @@ class Driver:
         quiet: Whether to say nothing while all goes well.
 
     Attributes:
-        trials: All that were asked for, in order.
+        trials: All that were asked for, in order; after a search the best one first.
         outcomes: How each of them ended, by its directory.
     """
 
@@ -71,6 +73,12 @@ class Driver:
             ConfigError: Before any run starts, if one of them cannot work.
             KeyboardInterrupt, SystemExit: After a signal, once the runs that had begun are saved.
         """
+        # One after another, the runs show their own progress.
+        shown = not self._quiet and self._name != "here"
+        with live(self.trials, self.outcomes, enabled=shown):
+            self._run()
+
+    def _run(self) -> None:
         finished = False
         try:
             while (asked := self._ask()) or self._running or self._elsewhere:
@@ -79,9 +87,17 @@ class Driver:
                     continue
                 self._ended(*found)
             finished = True
+            self.trials = self._source.ranked(self.trials)
+            if said := self._source.summary():
+                self._say(said)
         finally:
             if self._engine is not None:
                 self._engine.close(cancel=not finished)
+
+    def say_ranked(self) -> None:
+        """Print the runs' results, the best first."""
+        if not self._quiet and (table := ranked(self.trials)):
+            self._say(f"\n{table}")
 
     def _ask(self) -> list[Trial]:
         """The trials that may start now: all of a grid, or as many of a search as there are free slots."""
@@ -149,6 +165,7 @@ class Driver:
             return
         self._checked = True
         engine = self._opened()
+        trials = [*trials, *self._source.examples]
         check_objects(trials, travel=self._name != "here")
         if isinstance(engine, Local):
             engine.call(check_trials, trials)
@@ -176,9 +193,12 @@ class Driver:
         Raises:
             KeyboardInterrupt, SystemExit: If a signal has ended it, which ends the sweep.
         """
+        if self._source.waits and outcome.status == "diverged":
+            outcome = replace(outcome, exit_code=0)  # A result: the search looks elsewhere.
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
-        self._say(ended(trial, outcome, number=len(self.outcomes), of=len(self.trials)))
+        of = max(self._source.total, len(self.trials))
+        self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":
             error = (
                 KeyboardInterrupt() if outcome.exit_code == 130 else SignalExit(outcome.exit_code)
@@ -187,7 +207,10 @@ class Driver:
         self._source.tell(trial, outcome)
 
     def _say_began(self, trials: Sequence[Trial], left: int, moved: int) -> None:
-        if len(trials) == len(self.trials):  # A search asks for more, later.
+        if self._source.waits:
+            if len(trials) == len(self.trials):  # Not when more of them are asked for.
+                self._say(f"{self._source.title()}; {self._where()}.")
+        else:
             skipped, elsewhere = len(trials) - left, len(self._elsewhere)
             self._say(
                 began(
