@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..record.output import to_nowhere
-from ..record.signals import SignalExit
+from ..record.output import to_nowhere, write_error
+from ..record.signals import SignalExit, mark_resumable
 from ..settings.compose import compose
 from .checks import check_objects, check_trials
 from .engines import Engine, engine_named
@@ -79,6 +79,10 @@ class Driver:
                     continue
                 self._ended(*found)
             finished = True
+        except (KeyboardInterrupt, SystemExit) as error:
+            mark_resumable(error, True)
+            self._say_interrupted()
+            raise
         finally:
             if self._engine is not None:
                 self._engine.close(cancel=not finished)
@@ -204,6 +208,13 @@ class Driver:
         if slots == 1:
             return "one after another"
         return f"on {self._name}, {slots} at once" if slots < _MANY else f"on {self._name}"
+
+    def _say_interrupted(self) -> None:
+        over = sum(not outcome.exit_code for outcome in self.outcomes.values())
+        line = f"Interrupted: {over} of {len(self.trials)} runs are finished."
+        if self._running:
+            line += f" {len(self._running)} others are asked to save and to stop, or have not begun."
+        write_error(line)
 
     def _say(self, line: str) -> None:
         if self._quiet:
