@@ -65,8 +65,10 @@ class Launcher:
         composed = compose(overrides, settings)
 
         def work() -> Tasks:
+            from .distributed import refuse_ranks
             from .task_by_task import Tasks
 
+            refuse_ranks("ml.tasks", composed)
             return Tasks(composed)
 
         return plainly(composed, work)
@@ -82,9 +84,10 @@ def _train(words: Sequence[str], settings: Mapping[str, object], *, console: boo
     composed = compose(words, settings)
 
     def work() -> Run:
+        from .distributed import on_devices
         from .train import train
 
-        return train(composed)
+        return on_devices(composed, lambda: train(composed))
 
     return plainly(composed, work, advise=not console)
 

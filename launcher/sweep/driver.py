@@ -21,6 +21,7 @@ from .lines import began, ended
 from .places import digest
 from .record import Record
 from .standing import done, is_live, move_aside
+from .table import live, ranked
 from .trial import Outcome, Trial
 
 _MANY = 10_000  # Slots of an engine that leaves it to others how many runs there are at once.
@@ -71,6 +72,12 @@ class Driver:
             ConfigError: Before any run starts, if one of them cannot work.
             KeyboardInterrupt, SystemExit: After a signal, once the runs that had begun are saved.
         """
+        # One after another, the runs show their own progress.
+        shown = not self._quiet and self._name != "here"
+        with live(self.trials, self.outcomes, enabled=shown):
+            self._run()
+
+    def _run(self) -> None:
         finished = False
         try:
             while (asked := self._ask()) or self._running or self._elsewhere:
@@ -86,6 +93,11 @@ class Driver:
         finally:
             if self._engine is not None:
                 self._engine.close(cancel=not finished)
+
+    def say_ranked(self) -> None:
+        """Print the runs' results, the best first."""
+        if not self._quiet and (table := ranked(self.trials)):
+            self._say(f"\n{table}")
 
     def _ask(self) -> list[Trial]:
         """The trials that may start now: all of a grid, or as many of a search as there are free slots."""

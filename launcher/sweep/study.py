@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "search"
 """Of the study in its journal."""
 
-_CALLBACK = "antelope.search"  # In status.json, as the reason of a run that was stopped.
+_CALLBACK = "antelope.search"  # In errors.
 
 PRUNED, ENOUGH, REFUSED = "pruned", "enough", "refused"
 """Attributes of a trial: stopped early because others are better; stopped after `search_tasks`; the message
@@ -188,8 +188,10 @@ class Reporter:
         return self._stop(PRUNED) if pruned else None
 
     def _stop(self, why: str) -> str:
+        from ..learn.callbacks import Stop
+
         self._write(lambda: self._trial.set_user_attr(why, self._count))
-        return "stop"
+        return Stop("the search (pruned)" if why == PRUNED else "the search (enough tasks)")
 
     def _write(self, work: Callable[[], Any]) -> Any:
         """The result of reading or writing the journal; None if that is impossible: no run ends by it."""

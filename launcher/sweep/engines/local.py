@@ -127,14 +127,14 @@ def _run(trial: Trial) -> Outcome:
     """Run a trial whose output goes to `output.log` in its directory."""
     _RUNNING.append(trial)
     try:
-        with _output_to(trial):
+        with output_to(trial):
             return run_trial(trial)
     finally:
         _RUNNING.clear()
 
 
 @contextlib.contextmanager
-def _output_to(trial: Trial) -> Iterator[None]:
+def output_to(trial: Trial) -> Iterator[None]:
     _flush()
     # Not through links, which are refused where they lead a run's files elsewhere.
     place = Path(os.devnull) if trial.path.is_symlink() else trial.path / "output.log"

@@ -102,7 +102,7 @@ def test_bad_trials_are_stopped_with_a_checkpoint_and_continue_to_the_bit(
     stopped = [trial for trial, outcome in ended if outcome.status == "stopped"]
     assert 0 < len(stopped) < 12
     status = json.loads((stopped[0].path / "status.json").read_text())
-    assert (status["status"], status["reason"]) == ("stopped", "antelope.search.on_evaluation")
+    assert (status["status"], status["reason"]) == ("stopped", "the search (pruned)")
     assert [t.state.name for t in trials()].count("PRUNED") == len(stopped)
     assert f"{len(stopped)} stopped early" in searching.summary()
     words, settings = stopped[0].words, {**DATA, **QUIET, "epochs": 5}
@@ -198,7 +198,7 @@ def test_a_sequence_is_judged_by_held_out_rows_of_its_first_tasks() -> None:
     ((trial, outcome),) = run(search(wanted, [Range("lr", 1e-3, 3e-2)], **settings))
     assert outcome.status == "stopped"
     status = json.loads((trial.path / "status.json").read_text())
-    assert (status["reason"], status["task"]) == ("antelope.search.on_task", 2)
+    assert (status["reason"], status["task"]) == ("the search (enough tasks)", 2)
     (found,) = trials()
     assert found.state.name == "COMPLETE"
     assert found.value == found.intermediate_values[2]
