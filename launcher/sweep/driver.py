@@ -60,7 +60,7 @@ class Driver:
         self._name, self._jobs, self._options = engine, jobs, options
         self._engine: Engine | None = None
         self._running: set[Path] = set()
-        self._elsewhere: list[Trial] = []
+        self._elsewhere: dict[Path, Trial] = {}
         self._checked = False
         self.trials: list[Trial] = []
         self.outcomes: dict[Path, Outcome] = {}
@@ -145,12 +145,12 @@ class Driver:
         elif (
             self._name != "slurm"
         ):  # There, the jobs of an earlier start go on, and are taken over.
-            self._elsewhere += [trial for trial in left if is_live(trial.path)]
+            self._elsewhere |= {trial.path: trial for trial in left if is_live(trial.path)}
         if trials:
             self._record.write()
             self._say_began(trials, len(left), len(moved))
         for trial in left:
-            if trial not in self._elsewhere:
+            if trial.path not in self._elsewhere:
                 self._start(trial)
         for trial in trials:
             if trial.path in self.outcomes:
@@ -173,8 +173,8 @@ class Driver:
 
     def _wait(self) -> tuple[Trial, Outcome] | None:
         """Wait for a trial to end; None if none has, but one of another process may be over."""
-        for trial in [trial for trial in self._elsewhere if not is_live(trial.path)]:
-            self._elsewhere.remove(trial)
+        for path in [path for path in self._elsewhere if not is_live(path)]:
+            trial = self._elsewhere.pop(path)
             if (outcome := done(trial)) is not None:
                 return trial, outcome
             self._start(trial)  # It was killed, or stopped: it goes on here.
@@ -225,7 +225,9 @@ class Driver:
         over = sum(not outcome.exit_code for outcome in self.outcomes.values())
         line = f"Interrupted: {over} of {len(self.trials)} runs are finished."
         if self._running:
-            line += f" {len(self._running)} others are asked to save and to stop, or have not begun."
+            line += (
+                f" {len(self._running)} others are asked to save and to stop, or have not begun."
+            )
         write_error(line)
 
     def _say(self, line: str) -> None:
