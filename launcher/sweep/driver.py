@@ -138,6 +138,8 @@ class Driver:
             else:
                 left.append(trial)
             self._record.add(trial, said)
+            if trial.path in self.outcomes:
+                self._record.ended(trial, self.outcomes[trial.path])
         if left:
             self._check(left)
         if not self._resume:
@@ -194,6 +196,7 @@ class Driver:
         """
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
+        self._record.write()
         self._say(ended(trial, outcome, number=len(self.outcomes), of=len(self.trials)))
         if outcome.status == "interrupted":
             error = (

@@ -113,13 +113,14 @@ def test_a_run_is_where_it_would_be_on_its_own(tmp_path: Path) -> None:
     trials = make_trials([(c, {}) for c in combinations(words)], tmp_path)
     assert trials[1].path == tmp_path / "runs/mine/lr=0.1/DQN/CartPole-v1/0"
     assert "experiment='mine/lr=0.1'" in trials[1].words
-    words = ["path=a,b"]
-    assert [t.path.name for t in make_trials([(c, {}) for c in combinations(words)], tmp_path)] == ["a", "b"]  # fmt: skip
+    trials = make_trials([(c, {}) for c in combinations(["path=a,b"])], tmp_path)
+    assert [trial.path.name for trial in trials] == ["a", "b"]
 
 
 def test_the_names_of_folders_are_short_and_without_separators() -> None:
     assert folder_name({"seed": "0", "optim": "SGD", "lr": "1"}) == "lr=1,optim=SGD"
-    assert folder_name({"task": "a/b.yaml", "env": "others:Mine-v0"}) == "env=others-Mine-v0,task=a-b.yaml"  # fmt: skip
+    name = folder_name({"task": "a/b.yaml", "env": "others:Mine-v0"})
+    assert name == "env=others-Mine-v0,task=a-b.yaml"
     long = folder_name({"model.hidden": "[" + ",".join(map(str, range(500))) + "]"})
     assert len(long) < 200
     assert long != folder_name({"model.hidden": "[" + ",".join(map(str, range(501))) + "]"})
