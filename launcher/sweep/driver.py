@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..record.output import to_nowhere, write_error
@@ -41,7 +42,7 @@ class Driver:
         quiet: Whether to say nothing while all goes well.
 
     Attributes:
-        trials: All that were asked for, in order.
+        trials: All that were asked for, in order; after a search the best one first.
         outcomes: How each of them ended, by its directory.
     """
 
@@ -86,6 +87,9 @@ class Driver:
                     continue
                 self._ended(*found)
             finished = True
+            self.trials = self._source.ranked(self.trials)
+            if said := self._source.summary():
+                self._say(said)
         except (KeyboardInterrupt, SystemExit) as error:
             mark_resumable(error, True)
             self._say_interrupted()
@@ -167,6 +171,7 @@ class Driver:
             return
         self._checked = True
         engine = self._opened()
+        trials = [*trials, *self._source.examples]
         check_objects(trials, travel=self._name != "here")
         if isinstance(engine, Local):
             engine.call(check_trials, trials)
@@ -194,10 +199,13 @@ class Driver:
         Raises:
             KeyboardInterrupt, SystemExit: If a signal has ended it, which ends the sweep.
         """
+        if self._source.waits and outcome.status == "diverged":
+            outcome = replace(outcome, exit_code=0)  # A result: the search looks elsewhere.
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
         self._record.write()
-        self._say(ended(trial, outcome, number=len(self.outcomes), of=len(self.trials)))
+        of = max(self._source.total, len(self.trials))
+        self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":
             error = (
                 KeyboardInterrupt() if outcome.exit_code == 130 else SignalExit(outcome.exit_code)
@@ -206,7 +214,10 @@ class Driver:
         self._source.tell(trial, outcome)
 
     def _say_began(self, trials: Sequence[Trial], left: int, moved: int) -> None:
-        if len(trials) == len(self.trials):  # A search asks for more, later.
+        if self._source.waits:
+            if len(trials) == len(self.trials):  # Not when more of them are asked for.
+                self._say(f"{self._source.title()}; {self._where()}.")
+        else:
             skipped, elsewhere = len(trials) - left, len(self._elsewhere)
             self._say(
                 began(
