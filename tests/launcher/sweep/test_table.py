@@ -18,7 +18,16 @@ from rich.console import Console
 from antelope.launcher.commands import command
 from antelope.launcher.ml import main
 from antelope.launcher.sweep import table
-from antelope.launcher.sweep.table import Line, lines, live, ranked, runs_below, said, watch
+from antelope.launcher.sweep.table import (
+    Line,
+    lines,
+    live,
+    ranked,
+    runs_below,
+    said,
+    searched,
+    watch,
+)
 from antelope.launcher.sweep.trial import Outcome, Trial
 
 pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
@@ -177,6 +186,20 @@ def test_a_sweep_of_another_process_is_watched_until_nothing_runs(
 
 def out(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
+
+
+def test_a_search_is_ranked_by_its_own_results() -> None:
+    best, worse, pruned = (trial(lr=lr, seed=0) for lr in (0.1, 0.01, 7))
+    write(pruned, "stopped", accuracy=1.0)
+    found = searched([(best, 0.75), (worse, 0.5), (pruned, None)], "return")
+    assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in found.splitlines()] == [
+        ["rank", "lr", "seed", "return"],
+        ["------", "------", "------", "--------"],
+        ["1", "0.1", "0", "0.75"],
+        ["2", "0.01", "0", "0.5"],
+        ["-", "7", "0", "-"],
+    ]
+    assert searched([], "return") == ""
 
 
 def test_a_sweep_ends_with_its_ranked_table(capsys: pytest.CaptureFixture[str]) -> None:
