@@ -82,11 +82,13 @@ class Table:
         rows: By data and metric, the best first.
         columns: The settings by which rows differ.
         notes: Sentences about runs that are left out, unfinished, or mixed in one row.
+        asked: Whether the columns were asked for, and so are shown even where all rows are alike.
     """
 
     rows: list[Row]
     columns: list[str]
     notes: list[str] = field(default_factory=list)
+    asked: bool = False
 
 
 def table(
@@ -191,7 +193,7 @@ def _table(
         [*(run.stands for run in runs if run not in used), *others],
     )
     notes += _notes(made, differing, columns)
-    return Table(_ranked(made), columns, notes)
+    return Table(_ranked(made), columns, notes, asked=by is not None)
 
 
 def _row(members: list[RunFound], columns: Sequence[str]) -> Row:

@@ -70,6 +70,7 @@ class Plan:
     parts: Mapping[str, Named]
     # Data sets
     data_dir: str | None
+    storage: str
     batch_size: int
     standardize: bool
     aug: tuple[Named, ...] | None
