@@ -202,8 +202,22 @@ def test_a_search_is_ranked_by_its_own_results() -> None:
     assert searched([], "return") == ""
 
 
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, obs):
+        return self.layer(obs.flatten(1))
+"""
+
+
 def test_a_sweep_ends_with_its_ranked_table(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["lr=1e-6,1e-2", "seed=0,1", "train_steps=20", "plot=false"]
+    Path("net.py").write_text(NET)
+    words = ["model=net.py:Net", "lr=1e-6,1e-2", "seed=0,1", "train_steps=20", "plot=false"]
     with pytest.raises(SystemExit, match="0"):
         main(["-m", *words])
     *_, first, second = [[c.strip() for c in row.split("|")] for row in out(capsys).splitlines()]
