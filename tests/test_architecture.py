@@ -88,7 +88,7 @@ DOORS = {
     *("launcher.train", "launcher.sweep.places", "launcher.open_run", "launcher.task_by_task"),
     *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
     "launcher.inference.resuming",
-    *("launcher.batch_size", "launcher.distributed"),
+    *("launcher.batch_size", "launcher.distributed", "launcher.sweep.search"),
 }
 
 
