@@ -73,6 +73,7 @@ class Search:
         self._study = self._open(about, resume=bool(composed.resume))
         self._numbers: dict[Path, list[int]] = {}  # Of the trials in progress, by run directory.
         self._begun: set[int] = set()
+        self._before = len(_counted(self._study))  # Trials of earlier processes.
         self._told: list[str] = []
         self._earlier = deque(self._ended_earlier())
 
@@ -268,13 +269,10 @@ class Search:
 
     def title(self) -> str:
         """What is searched: the first line of a search."""
-        wanted, known = self.wanted, len(_counted(self._study))
-        spaces = " ".join(map(str, self._spaces))
-        aim = f"{'most' if wanted.more else 'least'} {wanted.metric}"
-        before = f", {known} of them begun earlier" if known else ""
-        return (
-            f"Search by {wanted.sampler} for the {aim}: {wanted.trials} trials{before} of {spaces}"
-        )
+        wanted, spaces = self.wanted, " ".join(map(str, self._spaces))
+        aim = f"{'highest' if wanted.more else 'lowest'} {wanted.metric}"
+        before = f" ({self._before} of them begun earlier)" if self._before else ""
+        return f"Search by {wanted.sampler} for the {aim} over {spaces}: {wanted.trials} trials{before}"
 
     def summary(self) -> str:
         """What the search has found, with words to paste."""
