@@ -99,8 +99,8 @@ class Driver:
                 self._engine.close(cancel=not finished)
 
     def say_ranked(self) -> None:
-        """Print the runs' results, the best first."""
-        if not self._quiet and (table := ranked(self.trials)):
+        """Print the runs' results, the best first; a search's own metric says which those are."""
+        if not self._source.waits and not self._quiet and (table := ranked(self.trials)):
             self._say(f"\n{table}")
 
     def _ask(self) -> list[Trial]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.jsonl"
 _SWEPT, _ABOUT, _AGAIN = "swept", "search", "again"
+_SHOWN = 5  # Trials in the summary.
 _FAILURES = 3  # In a row, from the first trial on, after which the words must be what is wrong.
 
 
@@ -250,20 +251,19 @@ class Search:
                 f"{self._told[-1]}"
             )
 
-    def best(self) -> tuple[dict[str, str], float] | None:
-        """The values of the best trial, as typed, and its result; None if no trial has one."""
+    def best(self) -> list[tuple[dict[str, str], float]]:
+        """The values of the trials that have a result, as typed, and the result: the best one first."""
         ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
-        if not ended:
-            return None
-        choose = max if self.wanted.more else min
-        found = choose(ended, key=lambda trial: trial.value)  # The first of equal ones.
-        return found.user_attrs[_SWEPT], found.value
+        ended.sort(key=lambda trial: trial.value, reverse=self.wanted.more)
+        found: dict[str, tuple[dict[str, str], float]] = {}
+        for trial in ended:  # Equal values are one run.
+            swept = trial.user_attrs[_SWEPT]
+            found.setdefault(str(swept), (swept, trial.value))
+        return list(found.values())
 
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials, the best one first; those without a result come last."""
-        ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
-        ended.sort(key=lambda trial: trial.value, reverse=self.wanted.more)
-        places = [trial.user_attrs[_SWEPT] for trial in ended]
+        places = [swept for swept, _ in self.best()]
         last = len(places)
         return sorted(trials, key=lambda t: places.index(t.swept) if t.swept in places else last)
 
@@ -272,7 +272,7 @@ class Search:
         wanted, spaces = self.wanted, " ".join(map(str, self._spaces))
         aim = f"{'highest' if wanted.more else 'lowest'} {wanted.metric}"
         before = f" ({self._before} of them begun earlier)" if self._before else ""
-        return f"Search by {wanted.sampler} for the {aim} over {spaces}: {wanted.trials} trials{before}"
+        return f"Search by {wanted.sampler} for the {aim} over {spaces}: {_trials(wanted.trials)}{before}"
 
     def summary(self) -> str:
         """What the search has found, with words to paste."""
@@ -285,17 +285,27 @@ class Search:
         }
         count = Counter(names.get(trial.state.name, "unfinished") for trial in trials)
         counts = ", ".join(f"{n} {name}" for name, n in count.items())
-        found = self.best()
-        if found is None:
+        if not (found := self.best()):
             return f"No trial has a result ({counts})."
-        swept, value = found
-        lines = [f"Best of {len(trials)} trials ({counts}): {self.wanted.metric} {value:.4g}, with"]
-        shared = [] if self._constant is None else ["ml", *self._constant]
-        lines.append(
-            f"  {shlex.join([*shared, *(f'{key}={text}' for key, text in swept.items())])}"
-        )
+        shown = [(f"{value:.4g}", _said(swept)) for swept, value in found[:_SHOWN]]
+        width = max(len(self.wanted.metric), *(len(value) for value, _ in shown))
+        lines = [f"{_trials(len(trials))} ({counts}), the best ones:"]
+        lines += [f"  {self.wanted.metric:{width}}  values"]
+        lines += [f"  {value:{width}}  {text}" for value, text in shown]
         lines.append(f"All trials: {self._journal}")
+        if self._constant is not None:
+            swept, _ = found[0]
+            words = ["ml", *self._constant, *(f"{key}={text}" for key, text in swept.items())]
+            lines.append(f"To run the best one alone:\n  {shlex.join(words)}")
         return "\n".join(lines)
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"
+
+
+def _said(swept: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={text}" for key, text in swept.items())
 
 
 def is_pruned(trial: optuna.trial.FrozenTrial) -> bool:

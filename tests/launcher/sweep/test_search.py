@@ -84,8 +84,11 @@ def test_it_finds_the_learning_rate_that_learns_and_says_how_to_run_it() -> None
     assert len(ended) == 5
     best = max(ended, key=lambda pair: pair[1].metrics["accuracy"])
     found = searching.best()
-    assert found == (dict(best[0].swept), best[1].metrics["accuracy"])
-    assert f"  ml epochs=3 lr={best[0].swept['lr']}\n" in searching.summary()
+    assert found[0] == (dict(best[0].swept), best[1].metrics["accuracy"])
+    assert len(found) == 5
+    assert searching.summary().endswith(f"alone:\n  ml epochs=3 lr={best[0].swept['lr']}")
+    shown = [f"{value:.4g} lr={swept['lr']}" for swept, value in found]
+    assert [" ".join(line.split()) for line in searching.summary().splitlines()[2:7]] == shown
     assert float(best[0].swept["lr"]) > 1e-3
 
 
