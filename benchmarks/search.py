@@ -61,9 +61,8 @@ def compare(row: str, folder: Path, data: Path, trials: int, seeds: list[int]) -
     said = ml("-m", *search, "experiment=search", *words, folder=folder)
     seconds = time.perf_counter() - began
     lines = said.splitlines()
-    (rate,) = [word for word in lines[-1].split() if word.startswith("lr=")]
-    at = next(n for n, line in enumerate(lines) if line.endswith("the best ones:"))
-    ended, best = lines[at].partition(",")[0], " ".join(lines[at + 2].split())
+    at = next(n for n, line in enumerate(lines) if line.startswith("Best of "))
+    (rate,) = [word for word in lines[at + 1].split() if word.startswith("lr=")]
     accuracies = []
     for seed in seeds:
         ml(*words, rate, f"seed={seed}", f"path=final/{seed}", folder=folder)
@@ -72,7 +71,7 @@ def compare(row: str, folder: Path, data: Path, trials: int, seeds: list[int]) -
     published, theirs = PUBLISHED[row]
     mean = statistics.mean(accuracies)
     each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-    print(f"{row}: {ended} in {seconds:.0f} s; validation accuracy {best}")
+    print(f"{row}: {lines[at]} {rate} ({seconds:.0f} s)")
     print(
         f"  five tasks, test rows: {mean:.2f} ({each}); published {published} with lr={theirs}",
         flush=True,

@@ -18,6 +18,7 @@ from .search_words import Wanted
 from .spaces import Space, combinations
 from .standing import done
 from .study import ENOUGH, PRUNED, REFUSED, Study, open_study
+from .table import searched
 
 if TYPE_CHECKING:
     import optuna
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.jsonl"
 _SWEPT, _ABOUT, _AGAIN = "swept", "search", "again"
-_SHOWN = 5  # Trials in the summary.
 _FAILURES = 3  # In a row, from the first trial on, after which the words must be what is wrong.
 
 
@@ -267,6 +267,13 @@ class Search:
         last = len(places)
         return sorted(trials, key=lambda t: places.index(t.swept) if t.swept in places else last)
 
+    def table(self, trials: Sequence[Trial]) -> str:
+        """The results by which the search has chosen; a trial that was stopped early has none."""
+        ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
+        values = [(trial.user_attrs[_SWEPT], trial.value) for trial in ended]
+        found = [next((v for swept, v in values if swept == t.swept), None) for t in trials]
+        return searched(list(zip(trials, found, strict=True)), self.wanted.metric)
+
     def title(self) -> str:
         """What is searched: the first line of a search."""
         wanted, spaces = self.wanted, " ".join(map(str, self._spaces))
@@ -287,25 +294,18 @@ class Search:
         counts = ", ".join(f"{n} {name}" for name, n in count.items())
         if not (found := self.best()):
             return f"No trial has a result ({counts})."
-        shown = [(f"{value:.4g}", _said(swept)) for swept, value in found[:_SHOWN]]
-        width = max(len(self.wanted.metric), *(len(value) for value, _ in shown))
-        lines = [f"{_trials(len(trials))} ({counts}), the best ones:"]
-        lines += [f"  {self.wanted.metric:{width}}  values"]
-        lines += [f"  {value:{width}}  {text}" for value, text in shown]
+        swept, value = found[0]
+        name = self.wanted.metric
+        lines = [f"Best of {_trials(len(trials))} ({counts}): {name} {value:.4g}, with"]
+        shared = [] if self._constant is None else ["ml", *self._constant]
+        chosen = [f"{key}={text}" for key, text in swept.items()]
+        lines.append(f"  {shlex.join([*shared, *chosen])}")
         lines.append(f"All trials: {self._journal}")
-        if self._constant is not None:
-            swept, _ = found[0]
-            words = ["ml", *self._constant, *(f"{key}={text}" for key, text in swept.items())]
-            lines.append(f"To run the best one alone:\n  {shlex.join(words)}")
         return "\n".join(lines)
 
 
 def _trials(count: int) -> str:
     return f"{count} trial{'s' * (count != 1)}"
-
-
-def _said(swept: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={text}" for key, text in swept.items())
 
 
 def is_pruned(trial: optuna.trial.FrozenTrial) -> bool:
