@@ -15,7 +15,7 @@ if not (Path(__file__).parent / "launcher").is_dir():
 
 from .agents.continual import NAMES as _STRATEGIES
 from .launcher.ml import ml
-from .replay.errors import CheckpointError, ConfigError, DataError, Diverged, NotSaved
+from .replay.errors import CheckpointError, ConfigError, DataError, Diverged, NotSaved, SweepFailed
 from .replay.lazy import lazily
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .launcher.record.log import Log
     from .launcher.run import Run
     from .launcher.settings.names import register
+    from .launcher.sweep.calls import sweep
     from .replay import Batch, Memory, Replay, Space, Spec
 
 __version__ = "0.4.0"
@@ -89,9 +90,11 @@ __all__ = [
     "Spec",
     "Strategies",
     "Strategy",
+    "SweepFailed",
     "load",
     "ml",
     "register",
+    "sweep",
     "table",
     "tasks",
 ]
@@ -110,6 +113,7 @@ _HOME = {
     "Strategies": "launcher.by_hand.strategies",
     "load": "launcher.inference.loading",
     "register": "launcher.settings.names",
+    "sweep": "launcher.sweep.calls",
     "table": "launcher.pictures.table",
     "tasks": "launcher.by_hand.tasks",
 }

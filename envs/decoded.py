@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from ..replay import DataError, LazyColumn
 from ..replay.files import link_in
+from ..replay.mapped import InFile, Mapped
 from .images import Form, Pictures
 from .parallel import by_all_cores
 from .statistics import Sums, remember, sums_of
@@ -117,17 +119,20 @@ class Cache:
     Args:
         folders: Where to keep entries: the first that can be written to.
         report: Tells the user.
+        mapped: Whether rows have to stay outside memory (`storage=mmap`).
 
     Attributes:
         notes: Why something was not kept, for the run's header.
     """
 
-    def __init__(self, folders: Sequence[Path], report: Report):
-        self.folders, self.report = list(folders), report
+    def __init__(self, folders: Sequence[Path], report: Report, *, mapped: bool = False):
+        self.folders, self.report, self.mapped = list(folders), report, mapped
         self.notes: list[str] = []
         self._last: _Listed | None = None
 
-    def column(self, files: Files, name: str, pictures: Pictures) -> Tensor | LazyColumn | None:
+    def column(
+        self, files: Files, name: str, pictures: Pictures
+    ) -> Tensor | LazyColumn | Mapped | None:
         """The pixels of all rows, `[N, C, H, W]`, over mapped memory; None: decode them in another way.
 
         In that case, too, `pictures` are settled on all parts.
@@ -137,9 +142,15 @@ class Cache:
             pictures: How pictures become tensors; settled by this, if it was not.
 
         Raises:
-            DataError: If files cannot be decoded; several are named at once.
+            DataError: If files cannot be decoded; several are named at once. If rows have to stay outside
+                memory and cannot be stored.
         """
         pixels = self._pixels(files, name, pictures)
+        if pixels is not None and self.mapped:
+            source = InFile(pixels.numpy())
+            if pixels.dtype == torch.uint8:
+                remember(source, sums_of(pixels))
+            return Mapped.of(source)
         if pixels is None:
             _settle(pictures, files)
         elif not files.whole and pixels.nbytes > _MEMORY_SHARE * _memory_bytes():
@@ -161,7 +172,7 @@ class Cache:
             return None  # Reading it gives the error.
         # Of all parts: a small one of a large folder is kept too.
         seconds = _SECONDS_PER_PICTURE * len(files.listing) + _SECONDS_PER_BYTE * listed.size
-        if seconds < _WORTH_S:
+        if seconds < _WORTH_S and not self.mapped:
             return None
         source = listed.digest
         asked = f"{source} {files.part} {pictures.state()}"
@@ -171,21 +182,26 @@ class Cache:
         homes = [folder / f"{Path(files.root).name}-{at}" for folder in self.folders]
         homes, refused = _without_links(homes)
         for home in homes:
-            if (found := _opened(home / key, pictures)) is not None:
+            if (found := _opened(home / key, pictures, read_only=self.mapped)) is not None:
                 return found
         for home in homes:
             try:
                 home.mkdir(parents=True, exist_ok=True)
                 with self._alone(home, name):
-                    found = _opened(home / key, pictures)
+                    found = _opened(home / key, pictures, read_only=self.mapped)
                     if found is None:
                         _evict(home, source)
                         self._prepare(home / key, source, files, name, pictures)
-                        found = _opened(home / key, pictures)
+                        found = _opened(home / key, pictures, read_only=self.mapped)
                     if found is not None:
                         return found
             except (OSError, NotImplementedError) as error:  # Some file systems have no locks.
                 refused = refused or f"{home.parent}: {_reason(error)}"
+        if self.mapped:
+            raise DataError(
+                f"storage=mmap: the decoded pictures of {name} cannot be stored ({refused}). Set data_dir= "
+                "to a folder that can be written to, on a disk with enough room."
+            )
         self.notes.append(
             f"{name} is decoded in memory, since the decoded pictures cannot be stored ({refused})"
         )
@@ -364,8 +380,12 @@ def _decode(
     }
 
 
-def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
-    """The pixels of a complete entry; None: there is none."""
+def _opened(entry: Path, pictures: Pictures, *, read_only: bool) -> Tensor | None:
+    """The pixels of a complete entry; None: there is none.
+
+    Args:
+        read_only: Whether a write to them ends the process. A limit on its memory then leaves them out.
+    """
     try:
         about = json.loads((entry / "about.json").read_text())
         shape, dtype = about["shape"], getattr(torch, about["dtype"])
@@ -373,7 +393,9 @@ def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
         with open(entry / "pixels", "rb") as file:
             if about["version"] != _VERSION or os.fstat(file.fileno()).st_size != nbytes:
                 return None
-            if sys.platform == "linux":
+            if read_only:
+                mapping = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ)
+            elif sys.platform == "linux":
                 # Private: a write to the rows would copy the page, and leave the file as it is. The system
                 # reserves no memory for such copies (MAP_NORESERVE), since nothing writes.
                 flags, both = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
@@ -383,7 +405,9 @@ def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
         pictures.settle_as(about["pictures"], about["sizes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    column = torch.frombuffer(mapping, dtype=dtype).view(shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        column = torch.frombuffer(mapping, dtype=dtype).view(shape)
     if about["sums"]:
         remember(column, functools.reduce(Sums.__add__, (Sums(*one) for one in about["sums"])))
     return column

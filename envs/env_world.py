@@ -14,6 +14,7 @@ from torch import Tensor
 from ..replay import ConfigError, Normalizer, Replay, Transitions
 from ..replay.devices import has_float64
 from ..replay.offline import open_saved
+from ..replay.ranks import ranks, seed_of
 from ..replay.tree import leaves, map_tree
 from .environments import EnvTask
 from .finals import Finals
@@ -28,6 +29,7 @@ from .transform import Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
 from .world import Actor, Environments, Growing, Policy, Show
 
+_MERGED_EVERY = 64  # Steps between exchanges of running statistics, on several devices.
 _MEASURED_AT_ONCE = 4096  # Observations read at a time: an offline replay may exceed memory.
 
 
@@ -82,11 +84,17 @@ class EnvWorld(OfEnvironments):
                 obs=normalize_obs,
                 reward=normalize_reward,
             )
+        self._collected = 0  # Steps of every copy so far, on several devices.
         self._rounding, self._said_cut = Rounding(self.spec.obs, self.name), False
 
     @property
     def num_envs(self) -> int:
         return self.tasks[0].num_envs
+
+    @property
+    def all_envs(self) -> int:
+        """Environments on all devices: each has `num_envs` of its own."""
+        return self.num_envs * ranks().sources
 
     @property
     def info_layout(self) -> dict[str, Any] | None:
@@ -95,7 +103,7 @@ class EnvWorld(OfEnvironments):
         return None if infos is None else infos.layout.state_dict()
 
     def facts(self) -> dict[str, Any]:
-        return {"environment": True, "num_envs": self.num_envs}
+        return {"environment": True, "num_envs": self.all_envs}
 
     # ---------------------------------------------------------------------------- before the run
 
@@ -135,9 +143,9 @@ class EnvWorld(OfEnvironments):
         return Replay(
             self._storage(wishes),
             transform,
-            batch_size=wishes.batch_size,
+            batch_size=_share(wishes.batch_size),
             device=wishes.device,
-            seed=wishes.seed,
+            seed=seed_of(wishes.seed, ranks().rank if ranks().own else 0),
             sequence=wishes.sequence,
             priorities=wishes.priorities,
             before=wishes.before,
@@ -154,7 +162,7 @@ class EnvWorld(OfEnvironments):
             return open_saved(self.spec, wishes.saved, **options)
         return Transitions(
             self.spec,
-            capacity=wishes.capacity,
+            capacity=-(-wishes.capacity // ranks().sources),
             num_envs=self.num_envs,
             discount=wishes.discount,
             nstep=wishes.nstep,
@@ -175,7 +183,7 @@ class EnvWorld(OfEnvironments):
         return torch.arange(0)
 
     def task_lengths(self, lengths: Lengths, *, batch_size: int, offline: bool) -> list[TaskLength]:
-        every, taken = lengths.learn_every, 1 if offline else self.num_envs
+        every, taken = lengths.learn_every, 1 if offline else self.all_envs
         found = []
         for task in range(len(self.tasks)):
             # In environment steps of all copies, which act together: rounded up to whole steps of them.
@@ -191,7 +199,7 @@ class EnvWorld(OfEnvironments):
         return (lengths.train_steps or 0) * len(self.tasks)
 
     def describe(self) -> str:
-        return f"{in_a_line(self.task_names)}, {self.num_envs} in parallel"
+        return f"{in_a_line(self.task_names)}, {self.all_envs} in parallel"
 
     def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
         """A line on how environments are evaluated, if that may be unexpected."""
@@ -216,6 +224,7 @@ class EnvWorld(OfEnvironments):
         else:
             self._start(task, replay)
             replay.begin_stream()
+            self._merge()
 
     def go_on(self, task: int, replay: Replay) -> None:
         """Begin new episodes if an evaluation took place in the training copies, and ended theirs."""
@@ -276,7 +285,21 @@ class EnvWorld(OfEnvironments):
             )
             if cut is not None:
                 normalizer.cut(cut)
-        return env.num_envs if real is None else int(real.sum())
+        place = ranks()
+        if not place.own:
+            return env.num_envs if real is None else int(real.sum())
+        self._collected += 1
+        if self.normalizer is not None and _merges_after(self._collected):
+            self._merge()
+        if env.always_real:
+            return self.all_envs
+        taken = env.num_envs if real is None else int(real.sum())
+        return int(place.sum(torch.tensor(taken)))  # Copies that reset themselves lose a step then.
+
+    def _merge(self) -> None:
+        """Let the running statistics know what all ranks have observed since the last time."""
+        if self.normalizer is not None:
+            self.normalizer.merge()
 
     def episode_metrics(self, task: int) -> dict[str, float]:
         """The mean return, and final infos, of the episodes that ended since the last call; else empty."""
@@ -305,6 +328,13 @@ class EnvWorld(OfEnvironments):
     ) -> dict[str, float]:
         if how.episodes == 0:
             return {}
+        # Its weights and statistics are the same on every rank.
+        return ranks().by_first(lambda: self._play(task, policy, how, step, show))
+
+    def _play(
+        self, task: int, policy: Policy, how: Evaluation, step: int, show: Show
+    ) -> dict[str, float]:
+        """The metrics of whole episodes."""
         env, actor, finals = self.tasks[task], policy.actor(), Finals()
 
         def stepped(ended: int, steps: int) -> None:
@@ -364,6 +394,7 @@ class EnvWorld(OfEnvironments):
             "interfaces": self._interface_states,
             "info_layout": self.info_layout,
             "later": [],
+            **({"collected": self._collected} if ranks().own else {}),
             "data": self.fingerprint,
         }
 
@@ -388,6 +419,7 @@ class EnvWorld(OfEnvironments):
         """Restore the environments in their episodes, or begin new ones and report it."""
         lasting = state.get("environments")  # Missing in checkpoints written before 0.5.0.
         self._load_lasting(lasting)
+        self._collected = int(state.get("collected", 0))
         if self.normalizer is not None and state["normalizer"] is not None:
             self.normalizer.load_state_dict(state["normalizer"])
         kept = state["environment"]
@@ -443,6 +475,17 @@ class EnvWorld(OfEnvironments):
         for task in self.tasks:
             task.close()
         self._rounding.close()
+
+
+def _share(batch_size: int) -> int:
+    """This rank's rows of a batch, where each rank draws from steps of its own; at least one."""
+    place = ranks()
+    return max(1, len(range(place.rank if place.own else 0, batch_size, place.sources)))
+
+
+def _merges_after(steps: int) -> bool:
+    """Whether statistics are exchanged after so many steps: often at first, while they change much."""
+    return steps % _MERGED_EVERY == 0 or (steps < _MERGED_EVERY and steps & (steps - 1) == 0)
 
 
 def _ring(replay: Replay) -> Transitions:

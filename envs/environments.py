@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ..replay import ConfigError, DataError, Spec
 from .apart import Apart
@@ -248,6 +248,16 @@ class EnvTask:
             ConfigError: If episodes are to be recorded and cannot be.
         """
         self.evaluation.open(episodes)
+
+    @property
+    def resets_apart(self) -> bool:
+        """Whether copies whose episodes have ended are reset in a step of their own, and make none then."""
+        return isinstance(self.envs, Vector) and self.envs.mode is AutoresetMode.NEXT_STEP
+
+    @property
+    def always_real(self) -> bool:
+        """Whether every copy makes a step whenever they are stepped."""
+        return not self.resets_apart and self._retries == 0
 
     @property
     def eval_limit(self) -> int | None:

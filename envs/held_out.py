@@ -55,14 +55,26 @@ class HeldOut:
         """float64 `[N, ...]`, targets in the precision of their source; None: that of batches is the same."""
         return None if self.table.exact is None else self.table.exact[self.index]
 
+    @property
+    def sizes(self) -> list[int]:
+        """Number of rows of each batch."""
+        at_once = rows_at_once(self.shapes, self.device)
+        return [min(at_once, len(self) - start) for start in range(0, len(self), at_once)]
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """In the data's order, at most 1,000 rows at a time."""
+        return self.batches()
+
+    def batches(self, first: int = 0, every: int = 1) -> Iterator[dict[str, Any]]:
+        """Every so many batches, starting with this one."""
         index = self.index
         if self.table.device.type != "cpu":
             # Once for all batches: rows of a table on the device are gathered there.
             index = upload(index, self.device)
         at_once = rows_at_once(self.shapes, self.device)
         for number, rows in enumerate(index.split(at_once)):
+            if number % every != first:
+                continue
             self.show(number * at_once)
             fields: dict[str, Any] = upload(self.table.gather(rows), self.device)
             if self.task_transform is not None and self.task is not None:

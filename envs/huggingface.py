@@ -28,6 +28,7 @@ from ..replay import ConfigError, DataError, Ragged
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .datasets import read
+from .decoded import Cache
 from .feature_columns import LISTS, SCALAR, Images, column_of, kind_of, text_error
 from .images import Pictures
 from .labels import check_finite, check_labels, in_class_label
@@ -167,7 +168,13 @@ def as_table(part: Any, name: str, wishes: Wishes, notes: tuple[str, ...] = ()) 
 
 
 def read_part(
-    part: Any, wishes: Wishes, *, name: str, pictures: Pictures, channels: str | None
+    part: Any,
+    wishes: Wishes,
+    *,
+    name: str,
+    pictures: Pictures,
+    channels: str | None,
+    cache: Cache | None = None,
 ) -> Arrays:
     """The arrays of a part whose inputs are pictures, arrays or sequences.
 
@@ -175,6 +182,7 @@ def read_part(
         name: What errors call it.
         pictures: How decoded images become tensors, as settled by the training part.
         channels: Where arrays have their channels, as the user set it; None: inferred.
+        cache: Says whether rows have to stay outside memory, and where they are written to.
 
     Raises:
         ConfigError: If no target is named and none is usual, or a name is unknown.
@@ -195,7 +203,8 @@ def read_part(
         source = _Pictures(only, targets)
     else:  # Sequences are set below: there is no array of them.
         source = (torch.arange(len(only)) if isinstance(only, Ragged) else only, targets)
-    arrays = read(source, name=name, pictures=pictures, channels=channels, wanted=wishes.wanted)
+    options: dict[str, Any] = {"pictures": pictures, "channels": channels, "cache": cache}
+    arrays = read(source, name=name, wanted=wishes.wanted, **options)
     if isinstance(only, Ragged):
         check_finite(only.values, f"inputs of {name}")
         arrays = replace(arrays, inputs=only)

@@ -22,6 +22,7 @@ from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
 from .reading import Reading
+from .statistics import chunks
 from .stored_labels import in_batches
 from .task_rows import DataTask
 from .transform import Transform
@@ -178,11 +179,11 @@ class TableWorld(OfData):
         """The row with the largest or the smallest integer of one part of the inputs, `[*shape]`."""
         rows = []
         for table in (self.train, self.test):
-            column: Tensor = at_path(table.columns["obs"], path)
-            by_row = column.flatten(1) if column.dim() > 1 else column[:, None]
-            ends = by_row.amax(1) if largest else -by_row.amin(1)
-            place = int(ends.argmax())
-            rows.append((int(ends[place]), column[place]))
+            for some in chunks([at_path(table.columns["obs"], path)]):
+                by_row = some.flatten(1) if some.dim() > 1 else some[:, None]
+                ends = by_row.amax(1) if largest else -by_row.amin(1)
+                place = int(ends.argmax())
+                rows.append((int(ends[place]), some[place]))
         return max(rows, key=lambda row: row[0])[1]
 
     def borders(self, *, online: bool) -> bool:

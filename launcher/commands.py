@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
@@ -37,7 +38,7 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
-          ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=latex]    the same as a ranked table
+          ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=tex]    the same as a ranked table
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
           ml eval RUN [dataset=...] [metrics=[f1]]    metrics on the held-out rows, or on other data
           ml predict RUN INPUTS [out=predictions.csv] predictions for pictures, files or a data set
@@ -157,7 +158,13 @@ def _plot(words: list[str]) -> None:
 def _table(words: list[str]) -> None:
     from .pictures.table_command import table_command
 
-    table_command(words)
+    table_command(words, _watch)
+
+
+def _watch(folders: Sequence[Path]) -> None:
+    from .sweep.table import watch
+
+    watch(folders)
 
 
 def _play(words: list[str]) -> int:

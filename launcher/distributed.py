@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..replay.errors import ConfigError
+from ..replay.errors import ConfigError, Diverged
+from ..replay.ranks import Group, RanksDiffer, joined
+from .record.output import silent
 
 if TYPE_CHECKING:
-    from ..replay.ranks import Group
     from .settings.settings import Settings
 
 T = TypeVar("T")
@@ -86,25 +88,30 @@ def on_devices(settings: Settings, work: Callable[[], T]) -> T:
         ConfigError: If the ranks cannot be started, before anything else.
         RanksDiffer: If another rank fails or dies, or they do different things.
     """
-    place = place_in(os.environ)
-    wanted = settings.values.get("devices", 1)
-    if place is not None:
-        if wanted not in (1, place.world):
-            raise ConfigError(
-                f"devices={wanted}, but torchrun has started {place.world} processes. Leave devices= out."
-            )
-        with by_torchrun(place, settings):
-            return work()
-    count = _count(wanted)
+    place, wanted = place_in(os.environ), settings.devices
+    if place is not None and wanted not in (1, place.world):
+        raise ConfigError(
+            f"devices={wanted}, but torchrun has started {place.world} processes. Leave devices= out."
+        )
+    count = place.world if place is not None else _count(wanted)
+    settings.values["devices"] = count
     if count == 1:
         return work()
+    if settings.batch_size is not None and not isinstance(settings.batch_size, int):
+        raise ConfigError(
+            f"batch_size={settings.batch_size} is tried in one process. Set batch_size= to the rows of all "
+            f"{count} devices together."
+        )
+    if place is not None:
+        with by_torchrun(place, settings):
+            return work()
     _check(settings, count)
     with starting(settings, count):
         return work()
 
 
-def refuse_ranks(what: str) -> None:
-    """Refuse what runs in one process only, within torchrun.
+def refuse_ranks(what: str, settings: Settings) -> None:
+    """Refuse what runs in one process only, within torchrun and with `devices`.
 
     Raises:
         ConfigError: Naming it.
@@ -113,6 +120,10 @@ def refuse_ranks(what: str) -> None:
         raise ConfigError(
             f"{what} runs in one process, but torchrun has started {place.world}. Call ml(...) there, or "
             "start this without torchrun."
+        )
+    if settings.devices != 1:
+        raise ConfigError(
+            f"{what} runs in one process, so devices={settings.devices} needs ml(...)."
         )
 
 
@@ -151,7 +162,8 @@ def by_torchrun(place: Place, settings: Settings) -> Iterator[None]:
 
     with ExitStack() as stack:
         if dist.is_initialized():  # By the user's own script, which also ends it.
-            stack.enter_context(_as_rank(place, joined_already=True))
+            gpu = f"cuda:{place.local}" if _on_gpus(settings) else None
+            stack.enter_context(_as_rank(place, joined_already=True, gpu=gpu))
         else:
             with _loopback(_on_one_machine(os.environ)):
                 store = next(iter(dist.rendezvous("env://", timeout=_PATIENCE)))[0]
@@ -183,13 +195,14 @@ def group_of(
     """
     import torch.distributed as dist
 
-    backend = "cpu:gloo,cuda:nccl" if _on_gpus(settings) else "gloo"
+    gpus = _on_gpus(settings)
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     with _loopback(loopback):
         dist.init_process_group(
             backend, store=store, rank=place.rank, world_size=place.world, timeout=_PATIENCE
         )
     try:
-        with _as_rank(place, **more) as group:
+        with _as_rank(place, gpu=f"cuda:{place.local}" if gpus else None, **more) as group:
             yield group
     finally:
         with contextlib.suppress(RuntimeError):  # Of a connection that is broken anyway.
@@ -201,15 +214,18 @@ def _as_rank(place: Place, *, joined_already: bool = False, **more: Any) -> Iter
     """Run the block with `ranks()` as this place; whatever ends it, the other ranks learn of it."""
     import torch.distributed as dist
 
-    from ..replay.ranks import Group, joined
-
     host = dist.new_group(backend="gloo", timeout=_PATIENCE) if joined_already else None
     group = Group(place.rank, place.world, group=host, **more)
-    with joined(group):
+    with joined(group), silent(place.rank > 0), warnings.catch_warnings():
+        if place.rank:
+            warnings.simplefilter("ignore")
         try:
             yield group
         except BaseException as error:
             group.tell(error)
+            if place.rank and group.said and isinstance(error, Exception):
+                ours = isinstance(error, (ConfigError, Diverged))
+                raise SystemExit(error.exit_code if ours else 1) from None  # Rank 0 says it.
             raise
 
 
@@ -288,7 +304,7 @@ class _Child:
     def __init__(self, place: Place, folder: str, sent: bytes):
         self.place = place
         words = [str(n) for n in (place.rank, place.world)]
-        code = f"from {__name__} import main; main()"
+        code = f"from {__package__}.started_rank import main; main()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code, *words, folder],
             stdin=subprocess.PIPE,
@@ -320,8 +336,6 @@ class _Child:
 
 def _about(children: list[_Child], error: Exception) -> BaseException:
     """What to raise when the connection to another rank broke."""
-    from ..replay.ranks import RanksDiffer
-
     for child in children:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child._process.wait(1.0)
@@ -332,36 +346,3 @@ def _about(children: list[_Child], error: Exception) -> BaseException:
                 f"Rank {child.place.rank} {how}{more}. resume=true continues from the last checkpoint."
             )
     return RanksDiffer(f"Another rank of this run has died ({str(error).splitlines()[0]}).")
-
-
-def main() -> None:
-    """What a started rank does: learns as rank 0 does, and says nothing."""
-    import torch.distributed as dist
-
-    rank, world = int(sys.argv[1]), int(sys.argv[2])
-    pipe = sys.stdin.buffer
-    size = int.from_bytes(pipe.read(8), "little")
-    data = pipe.read(size)
-    if not size or len(data) < size:
-        os._exit(1)
-    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
-    import cloudpickle
-
-    sys.path[:], settings = cloudpickle.loads(data)
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends.
-    store = dist.FileStore(str(Path(sys.argv[3], "store")), world)
-    from .train import train
-
-    try:
-        with group_of(Place(rank, world, rank), store, settings):
-            train(settings)
-    except BaseException as error:
-        # What a rank can still say, rank 0 has raised.
-        os._exit(error.exit_code if isinstance(error, ConfigError) else 1)
-    os._exit(0)
-
-
-def _end_with(pipe: Any) -> None:
-    """End this process when the one that started it has ended."""
-    pipe.read()
-    os._exit(1)

@@ -65,8 +65,10 @@ class Launcher:
         composed = compose(overrides, settings)
 
         def work() -> Tasks:
+            from .distributed import refuse_ranks
             from .task_by_task import Tasks
 
+            refuse_ranks("ml.tasks", composed)
             return Tasks(composed)
 
         return plainly(composed, work)
@@ -82,15 +84,12 @@ def _train(words: Sequence[str], settings: Mapping[str, object], *, console: boo
     composed = compose(words, settings)
 
     def work() -> Run:
+        from .distributed import on_devices
         from .train import train
 
-        return train(composed)
+        return on_devices(composed, lambda: train(composed))
 
     return plainly(composed, work, advise=not console)
-
-
-def _train_words(*words: str) -> Run:
-    return _train(words, {}, console=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -135,14 +134,15 @@ def _formatted(
 def _main(words: list[str]) -> int:
     try:
         from .commands import command
-        from .sweep.product import asks_for_sweep, sweep
+        from .sweep.words import asks_for_sweep
 
         if (run := command(words)) is not None:
             return run() or 0
         if asks_for_sweep(words):
-            sweep(words, _train_words)
-        else:
-            _train_words(*words)
+            from .sweep.console import sweep
+
+            return sweep(words)
+        _train(words, {}, console=True)
         return 0
     except (ConfigError, Diverged, NotSaved) as error:
         if _wants_debug(words):

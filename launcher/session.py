@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
+from ..replay.ranks import ranks
 from ..replay.samplers import Epochs
 from .assemble import Assembly, assemble
 from .assembly.schedule import build_schedule, duration_of, total_steps
@@ -29,6 +30,7 @@ from .record.log import Log
 from .record.offline import check_path
 from .record.pictures import draws_data
 from .record.progress import Progress
+from .record.rank_parts import check_number, number_of
 from .record.resumption import Resumption, config_text, saved_device
 from .record.spec_state import spec_state
 from .record.state import check_object, load_object_state, object_state
@@ -140,8 +142,10 @@ class Session:
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
             # Only now: the default path contains the name of the world.
+            opened.enter_context(parts.learner.updates.reduction.of_own_steps())
             path = run_path(parts.plan, parts.world)
             check_path(parts.plan, path)
+            ranks().own_streams(plan.seed)  # Only now: all ranks begin with the same weights.
             return cls(parts, workplace, path, opened.pop_all())
 
     def __enter__(self) -> Self:
@@ -204,6 +208,7 @@ class Session:
             Diverged: If a loss, a weight or a buffer is NaN or infinite.
         """
         # Once per row: reading a loss at every step would wait for the device.
+        self.log.pool()
         logged = self.log.take(finite=self.learner.skipped is not None)
         self.check_finite(logged)
         values = {**logged, **self.world.episode_metrics(self.progress.newest_task)}
@@ -226,6 +231,7 @@ class Session:
             Left: If a signal came meanwhile. A run that is saved then owes the evaluation.
         """
         self.check_finite(closely=True)
+        self.learner.updates.reduction.check()
         self.progress.owes = "evaluation"
         row = self.scoring.in_task()
         self.progress.owes = ""
@@ -277,6 +283,7 @@ class Session:
             "objects": list(self.plan.objects),
             "given": sorted(self.plan.given - that_count("incidental")),
             "earlier": self.earlier,
+            **({"ranks": ranks().sources} if ranks().own else {}),
             "name": self.world.name,
             **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),
@@ -285,6 +292,12 @@ class Session:
     def model_state(self) -> dict[str, Tensor]:
         """The user's module as its finished run has it, by its own names: with averaged weights."""
         return self.rest.weights()
+
+    def pool(self) -> None:
+        """Make this rank's state that of all ranks, before rank 0 saves it."""
+        self.learner.updates.reduction.check()
+        self.learner.updates.pool()
+        self.log.pool()
 
     def check_finite(
         self, row: Mapping[str, float] | None = None, *, closely: bool = False
@@ -311,6 +324,7 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
+        check_number(number_of(state))
         resumption = Resumption(state, self.plan, self.world, self.replay, self.console)
         self._check(state)
         state = resumption.state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..replay.ranks import part
+from .alike import in_turn, of_this_rank, start_alike
 from .batch_size import plan_that_fits
 from .loop import run
 from .open_run import OpenRun
@@ -22,13 +24,16 @@ def train(settings: Settings) -> Run:
     """
     workplace = Workplace()  # Restores the caller's random streams, threads, ... afterwards.
     with workplace.spell(), workplace.signals.caught():
-        plan = plan_that_fits(settings)
+        plan = of_this_rank(plan_that_fits(settings))
         with (
-            Session.build(plan, workplace) as session,
+            in_turn(lambda: Session.build(plan, workplace)) as session,
             Supervisor(session.plan, session, workplace.signals) as supervisor,
         ):
             supervisor.resume()  # If asked to, and if there is a checkpoint.
+            start_alike(session, workplace)
             workplace.signals.note_only()
             run(session, supervisor)
+            part()
+            workplace.signals.shared = False
             supervisor.finish()
     return OpenRun(settings, session, supervisor).result()

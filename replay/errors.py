@@ -1,5 +1,7 @@
 """The errors that bad input raises, each before any training starts, and that of a run that diverged."""
 
+from collections.abc import Sequence
+
 from .shown import shown
 
 
@@ -58,6 +60,18 @@ class Diverged(_Printed, RuntimeError):
     ):
         super().__init__(message)
         self.step, self.tensor, self.lr = step, tensor, lr
+
+
+class SweepFailed(_Printed, RuntimeError):
+    """Runs of a sweep failed or diverged; the message names them.
+
+    Attributes:
+        runs: Those that did not, in order.
+    """
+
+    def __init__(self, message: str, *, runs: Sequence[object] = ()):
+        super().__init__(message)
+        self.runs = list(runs)
 
 
 class NotSaved(_Printed, RuntimeError):

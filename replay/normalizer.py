@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .batch import Tensors
 from .devices import has_float64
+from .ranks import ranks
 from .structure import array, count, fields, misfit, optional
 from .transfer import upload
 from .tree import Path, at_path, path_of
@@ -49,11 +50,18 @@ class Normalizer:
         self.moments = {name: Moments(shape) for name, shape in shapes.items()} if obs else {}
         self._by_path = {path_of(name): moments for name, moments in self.moments.items()}
         self.returns = Moments(()) if reward else None
+        # On several devices with environments of their own: what this one has seen since `merge`. All use
+        # the same statistics in between.
+        self._since: dict[str, Moments] = {}
         self.discount = discount
         self._return = np.zeros(num_envs)
 
     def see(self, obs: Tensors) -> None:
         """Update the statistics with observations `[N, *shape]` (or a dict of them)."""
+        if ranks().own:
+            for name, moments in self.moments.items():
+                self._new(f"obs/{name}", moments).add(at_path(obs, path_of(name)))
+            return
         for path, moments in self._by_path.items():
             moments.add(at_path(obs, path))
 
@@ -64,8 +72,28 @@ class Normalizer:
         if self.returns is None or (real is not None and not real.any()):
             return
         self._return = self.discount * self._return + reward
-        self.returns.add(self._return if real is None else self._return[real])
+        returns = self._new("returns", self.returns) if ranks().own else self.returns
+        returns.add(self._return if real is None else self._return[real])
         self._return[done] = 0.0
+
+    def merge(self) -> None:
+        """Add what every rank has seen since the last call, in the order of the ranks; else nothing."""
+        place = ranks()
+        if not place.own:
+            return
+        streams, seen = self._streams(), {n: m.state_dict() for n, m in self._since.items()}
+        for states in place.objects(seen):
+            for name, state in states.items():
+                streams[name].merge(Moments.of(state))
+        self._since = {}
+
+    def _new(self, name: str, moments: Moments) -> Moments:
+        """What this rank has seen of a stream since the last `merge`."""
+        return self._since.setdefault(name, Moments(moments.squares.shape))
+
+    def _streams(self) -> dict[str, Moments]:
+        streams = {f"obs/{name}": moments for name, moments in self.moments.items()}
+        return streams if self.returns is None else {**streams, "returns": self.returns}
 
     def cut(self, which: np.ndarray | None = None) -> None:
         """Restart the returns of `which` environments, bool `[N]`, or of all: their episodes do not go on."""
@@ -90,23 +118,19 @@ class Normalizer:
         return (reward / stddev).clamp(-_CLIP, _CLIP)
 
     def state_dict(self) -> dict[str, Any]:
-        kept = {f"obs/{name}": moments.state_dict() for name, moments in self.moments.items()}
-        if self.returns is not None:
-            kept["returns"] = self.returns.state_dict()
-        return {"moments": kept, "return": self._return}
+        kept = {name: moments.state_dict() for name, moments in self._streams().items()}
+        since = {name: moments.state_dict() for name, moments in self._since.items()}
+        return {"moments": kept, "return": self._return, **({"since": since} if since else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        kept, streams = state["moments"], {f"obs/{n}": m for n, m in self.moments.items()}
-        if self.returns is not None:
-            streams["returns"] = self.returns
+        kept, streams = state["moments"], self._streams()
         for name, moments in streams.items():  # All of them, before the first is changed.
             moments.check(kept.get(name), name)
         if np.shape(state["return"]) != np.shape(self._return):
             misfit("normalizer.return", state["return"], f"{np.shape(self._return)} numbers")
-        for name, moments in self.moments.items():
-            moments.load_state_dict(kept[f"obs/{name}"])
-        if self.returns is not None:
-            self.returns.load_state_dict(state["moments"]["returns"])
+        for name, moments in streams.items():
+            moments.load_state_dict(kept[name])
+        self._since = {name: Moments.of(seen) for name, seen in state.get("since", {}).items()}
         self._return = np.array(state["return"], np.float64)
 
 
@@ -143,15 +167,34 @@ class Moments:
         if not self.count and (rows.dtype.kind in "iu" or rows.dtype == np.float64):
             self.base = np.array(rows[0], np.int64 if rows.dtype.kind in "iu" else np.float64)
         rows = np.asarray(rows if self.base is None else rows - self.base, np.float64)
-        n, mean = len(rows), rows.mean(0)
+        mean = rows.mean(0)
+        self._join(len(rows), mean, ((rows - mean) ** 2).sum(0))
+
+    def merge(self, other: Moments) -> None:
+        """Merge the statistics of other rows into these."""
+        if not other.count:
+            return
+        if not self.count:
+            self.base = other.base
+        mean = other._mean
+        if self.base is not None and other.base is not None:
+            mean = mean + np.asarray(other.base - self.base, np.float64)
+        self._join(other.count, mean, other.squares)
+
+    def _join(self, n: int, mean: np.ndarray, squares: np.ndarray) -> None:
         total = self.count + n
         delta = mean - self._mean
-        self.squares = (
-            self.squares + ((rows - mean) ** 2).sum(0) + delta**2 * (self.count * n / total)
-        )
+        self.squares = self.squares + squares + delta**2 * (self.count * n / total)
         self._mean = self._mean + delta * (n / total)
         self.count = total
         self._ready = None
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Moments:
+        """Those with this state."""
+        moments = cls(np.shape(state["squares"]))
+        moments.load_state_dict(state)
+        return moments
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalised values, float32 `[..., *shape]`, on the device of `x`.

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .randomness import all_streams, seed_everything, set_all_streams
+
+T = TypeVar("T")
 
 _TEXT = 96  # Bytes of a header that say what a rank is about to do.
 _NUMBERS = 4  # Small numbers that ranks agree on, at most.
@@ -32,6 +35,7 @@ class Ranks:
         rank: This process's number, from 0. Rank 0 writes the run directory.
         world: How many there are.
         several: Whether there are others.
+        gpu: Name of the GPU that this rank learns on; None: ranks share a device, or have none.
         own: Whether each rank has data of its own, as in environments, and not a part of the same.
         split: Whether `learn` runs, on this rank's rows. All else is the same on every rank.
         last: Rows of the last batch, over all ranks.
@@ -40,6 +44,8 @@ class Ranks:
     rank, world, several = 0, 1, False
     own = split = False
     last = 0
+    settler: Callable[[Any], None] | None = None  # Does what `settle` asks for.
+    gpu: str | None = None
 
     def count(self, rows: int) -> int:
         """How many rows of a whole batch are this rank's."""
@@ -60,6 +66,11 @@ class Ranks:
     def weight(self) -> float:
         """This rank's share of the rows drawn since `apart` began: what its loss counts in the sum of all."""
         return 1.0
+
+    @property
+    def scale(self) -> float:
+        """What makes a mean over this rank's rows count as it should in the mean over the ranks."""
+        return self.weight * self.world
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -87,11 +98,32 @@ class Ranks:
         """The whole `[rows, ...]`, in its own order, from every rank's part of it; without gradients."""
         return part.detach()
 
+    @property
+    def sources(self) -> int:
+        """How many ranks gather data of their own: all of them in environments, else 1."""
+        return self.world if self.own else 1
+
+    def own_data(self) -> None:
+        """From now on each rank has data of its own, and random streams to go with it."""
+
+    def own_streams(self, seed: int) -> None:
+        """Begin this rank's own random streams, if it has data of its own; rank 0 keeps those it has."""
+
+    def settle(self, optimizer: Any) -> None:
+        """Sum the gradients of an optimiser over the ranks, before a step that the module takes itself.
+
+        Only needed where the gradient is read before that step, as clipping does: a step settles it too.
+        """
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What rank 0 finds, on every rank; the others wait, and raise what it raises."""
+        return work()
+
     def collect(self, part: Tensor) -> Tensor:
         """The rows of every rank, where each may have any number: their first ones, their second ones, ..."""
         return part.detach()
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: Tensor, what: str = "numbers") -> Tensor:
         """The sum over the ranks, in place; all ranks get the same bits."""
         return tensor
 
@@ -123,6 +155,10 @@ class Ranks:
         """Whether the flag is set on any rank."""
         return bool(self.agree(what, int(flag))[0])
 
+    def decided(self, what: str, flag: bool) -> bool:
+        """Whether the flag is set on rank 0, which decides for all."""
+        return self.any(what, flag and self.rank == 0)
+
     def tell(self, error: BaseException) -> None:
         """Tell the other ranks that this one has failed, at the next point where they meet."""
 
@@ -133,6 +169,7 @@ class Group(Ranks):
     Args:
         rank, world: This rank, and how many there are.
         group: For tensors on the host (gloo); None: the default group.
+        gpu: The GPU of this rank alone, such as `cuda:1`; or None.
         died: Called with the error of a broken connection; returns the error to raise.
     """
 
@@ -144,15 +181,17 @@ class Group(Ranks):
         world: int,
         *,
         group: Any = None,
+        gpu: str | None = None,
         died: Callable[[Exception], BaseException] | None = None,
     ):
         import torch.distributed as dist
 
         self.rank, self.world, self._dist, self._host = rank, world, dist, group
-        self._died = died or _died
+        self._died, self.gpu = died or _died, gpu
         self._local = self._whole = 0  # Rows drawn since `apart` began: this rank's, and all.
         self._seed: int | None = None
         self.told: BaseException | None = None  # What all ranks know that has failed.
+        self.said = False  # Whether rank 0 has that error too.
         self.broken = False  # Whether the ranks can no longer meet.
 
     # --------------------------------------------------------------------------- parts of batches
@@ -245,6 +284,31 @@ class Group(Ranks):
         whole = torch.stack(parts, 1).flatten(0, 1)[:rows]
         return whole.contiguous().view(dtype).view(rows, *shape)
 
+    def own_data(self) -> None:
+        self.own = True
+
+    def settle(self, optimizer: Any) -> None:
+        if self.settler is not None:
+            self.settler(optimizer)
+
+    def own_streams(self, seed: int) -> None:
+        if self.own and self.rank:
+            seed_everything(seed_of(seed, self.rank))
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        if self.rank:
+            found, report = self.objects(None)[0]
+            if report is not None:
+                raise _rebuilt(0, report)
+            return found  # type: ignore[no-any-return]
+        try:
+            found = work()
+        except BaseException as error:
+            self.objects((None, _report(error)))
+            raise
+        self.objects((found, None))
+        return found
+
     def collect(self, part: Tensor) -> Tensor:
         counts = torch.zeros(self.world, dtype=torch.int64)
         counts[self.rank] = len(part)
@@ -257,8 +321,8 @@ class Group(Ranks):
         real = torch.arange(most)[:, None] < counts
         return self.gather(padded, most * self.world)[real.flatten().to(part.device)]
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        self.agree(f"sum {list(tensor.shape)} {tensor.dtype}")
+    def sum(self, tensor: Tensor, what: str = "numbers") -> Tensor:
+        self.agree(f"sum {what}, {list(tensor.shape)} {tensor.dtype}")
         self._do(self._dist.all_reduce, tensor)
         return tensor
 
@@ -315,6 +379,7 @@ class Group(Ranks):
     def _failed(self, error: BaseException | None, headers: list[Any]) -> None:
         """Exchange what has failed; raises the first error of another rank, unless this one has its own."""
         reports = self._objects(None if error is None else _report(error))
+        self.said = error is None or reports[0] is not None
         if error is not None:
             self.told = error
             return
@@ -384,6 +449,13 @@ def _rebuilt(rank: int, report: dict[str, Any]) -> BaseException:
     return error
 
 
+def seed_of(seed: int, rank: int) -> int:
+    """A seed for what a rank draws by itself; rank 0's is the run's."""
+    if not rank:
+        return seed
+    return int(np.random.SeedSequence([seed % 2**64, rank]).generate_state(1)[0])
+
+
 _ALONE = Ranks()
 _current: Ranks = _ALONE
 
@@ -391,6 +463,14 @@ _current: Ranks = _ALONE
 def ranks() -> Ranks:
     """This process's place among the ranks of the run that is at work."""
     return _current
+
+
+def part() -> None:
+    """Go on alone, once all ranks have done what they do together."""
+    global _current
+    if _current.several:
+        _current.agree("end")
+        _current = _ALONE
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import pytest
 from antelope.launcher.commands import command
 from antelope.launcher.inference.play_command import USAGE
 from antelope.launcher.settings.compose import compose
-from antelope.launcher.settings.multirun import run_multirun
 from antelope.launcher.settings.schema import schema
+from antelope.launcher.sweep.grid import make_trials
+from antelope.launcher.sweep.words import combinations, read_words
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -72,9 +73,8 @@ def test_the_commands_of_the_pages_are_accepted(
         Path("mine.yaml").write_text(preset)
     words = shlex.split(line)[1:]
     if "-m" in words:
-        runs: list[list[str]] = []
-        run_multirun([w for w in words if w != "-m"], lambda words, _: runs.append(words))
-        assert len(runs) > 1
+        found = combinations(read_words(words).words)
+        assert len(make_trials([(combination, {}) for combination in found], tmp_path)) > 1
     elif command(words) is None:
         compose(words, {})  # Refuses unknown settings, and values of the wrong type.
     elif words[0] == "play":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...replay.ranks import ranks
+
 
 class Falling:
     """A value that changes linearly from `first` to `last` over `steps` environment steps, then stays.
@@ -14,7 +16,7 @@ class Falling:
         self.taken = 0
 
     def next(self, n: int) -> float:
-        """The value for the next `n` steps, which are then counted as taken."""
+        """The value for the next `n` steps, which are then counted as taken, on each device."""
         value = self.first + (self.last - self.first) * min(1.0, self.taken / self.steps)
-        self.taken += n
+        self.taken += n * ranks().sources
         return value

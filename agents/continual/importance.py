@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from ...replay import Batch, ConfigError, Replay
+from ...replay.ranks import ranks
 from ...replay.tree import leaves, map_tree
 from ..calling import output_of, steps_asked
 from .context import evaluating
@@ -142,6 +143,10 @@ def mean_over_rows(
             for name, part in _sums(agent, weights, batch, value, of).items():
                 sums[name] += part
             rows += len(batch)
+    place = ranks()
+    if place.own:  # Each device has measured it on its own transitions.
+        sums = {name: place.sum(total) for name, total in sums.items()}
+        rows = int(place.sum(torch.tensor(rows)))
     return {name: (sums[name] / max(1, rows)).to(weight.dtype) for name, weight in weights.items()}
 
 

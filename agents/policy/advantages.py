@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...replay import Batch
+from ...replay.ranks import ranks
 
 
 def next_values(rollout: Batch, value: Tensor, critic: Callable[[Any], Tensor]) -> Tensor:
@@ -61,6 +62,34 @@ def advantages(rollout: Batch, value: Tensor, next_value: Tensor, *, gae_lambda:
         goes_on = mask & ~(rollout.terminated | rollout.truncated | _last(mask))
         decay = torch.where(goes_on, rollout.discount * gae_lambda, 0)
         return _sum_backwards(delta, decay)
+
+
+def over_ranks(advantage: Tensor, rows: int) -> tuple[Tensor, Tensor, int, int]:
+    """What all devices need to agree on to learn from their rollouts together.
+
+    Args:
+        advantage: Those of this device's steps, `[M]`.
+        rows: Transitions or segments of its rollout.
+
+    Returns:
+        The standard deviation and the mean of the advantages on all devices, and the number of steps there;
+        and the smallest number of rows.
+    """
+    place = ranks()
+    if not place.own:
+        std, mean = torch.std_mean(advantage, correction=0)
+        return std, mean, len(advantage), rows
+    sums = [
+        len(advantage),
+        float(advantage.double().sum()),
+        float(advantage.double().square().sum()),
+    ]
+    each = torch.tensor(place.objects([*sums, rows]), dtype=torch.float64)
+    steps, total, squares, _ = each.sum(0)
+    mean = total / steps
+    std = (squares / steps - mean**2).clamp(min=0).sqrt()
+    found = torch.stack((std, mean)).to(advantage)
+    return found[0], found[1], int(steps), int(each[:, 3].min())
 
 
 def places(mask: Tensor) -> Tensor:

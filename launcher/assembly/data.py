@@ -43,6 +43,7 @@ def build_data(plan: Plan) -> TableWorld:
     named = plan.dataset or ()
     # A data set of another library, such as Mammoth's, may define its own tasks.
     if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
+        _check_storage(plan, f"{class_name(named[0].target)}, which defines its own tasks")
         return kind.build(named[0].target, named[0].arguments, plan)
     train, test, notes, decoded, pictures = read_data(plan)
     return DataWorld(
@@ -82,6 +83,7 @@ def read_data(
     # Without test_dataset=, the data sets' own test parts, where they have any.
     others = None if own else _opened_held_out(plan, wishes, parts)
     if (tables := read_tables(parts, others, plan, numbered=numbered, known=columns)) is not None:
+        _check_storage(plan, "a table")
         return *tables, {False}, None
     _check_columns_named(parts, plan)
     options = _options(plan, wishes)
@@ -116,6 +118,16 @@ def read_data(
         notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
     return train, test, [*notes, *options["cache"].notes], decoded, first
+
+
+def _check_storage(plan: Plan, what: str) -> None:
+    """Raise ConfigError if rows that can only be in memory are to be elsewhere."""
+    if plan.storage != "ram":
+        raise ConfigError(
+            f"storage={plan.storage} is for arrays, pictures, items of a Dataset and Hugging Face's data; "
+            f"this is {what}, whose rows are held in memory. Leave storage= out; or save the inputs of a "
+            "large table as an array, and give dataset=(numpy.load(file, mmap_mode='r'), targets)."
+        )
 
 
 def _opened_held_out(plan: Plan, wishes: Wishes, parts: list[Opened]) -> list[Opened]:
@@ -222,7 +234,8 @@ def _arrays(
         if (rows := part.part(train=train)) is None:
             return None
         wishes = replace(wishes, wanted=wanted)
-        return huggingface.read_part(rows, wishes, name=name, pictures=pictures, channels=channels)
+        options: dict[str, Any] = {"pictures": pictures, "channels": channels, "cache": cache}
+        return huggingface.read_part(rows, wishes, name=name, **options)
     source = _source(part, arguments, train=train, data_dir=data_dir)
     if source is None:
         return None

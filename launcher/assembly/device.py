@@ -12,6 +12,7 @@ import torch
 
 from ...envs.world import World, WorldSpec
 from ...replay import ConfigError, Space
+from ...replay.ranks import ranks
 from ..settings.foreign import answer
 from ..settings.plan import Plan
 
@@ -21,7 +22,7 @@ _WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What deterministic cuBLAS
 
 def device_wanted(plan: Plan) -> str | None:
     """The name of the device that the plan, or else the variable ANTELOPE_DEVICE, asks for; None: neither."""
-    return plan.device or os.environ.get(_VARIABLE) or None
+    return ranks().gpu or plan.device or os.environ.get(_VARIABLE) or None
 
 
 def build_device(name: str | None) -> torch.device:
@@ -54,6 +55,8 @@ def build_threads(plan: Plan, world: World, device: torch.device) -> int | None:
     """The number of threads for torch; None: torch's default."""
     if plan.threads is not None or device.type != "cpu":
         return plan.threads
+    if (place := ranks()).several and "OMP_NUM_THREADS" not in os.environ:
+        return world.wanted_threads() or max(1, torch.get_num_threads() // place.world)
     return world.wanted_threads()
 
 
@@ -99,6 +102,8 @@ def _accelerator() -> str | None:
 def describe(plan: Plan, device: torch.device, channels_last: bool) -> str:
     """The device and its arithmetic, for the header: `cuda:0, precision bf16, channels last`."""
     words = str(device)
+    if (place := ranks()).several:
+        words = f"{place.world} x {device.type}"
     other = _accelerator()
     if device_wanted(plan) is None and device.type == "cpu" and other not in (None, "cuda"):
         words += f" (device={other} is available too, but is used only on request)"

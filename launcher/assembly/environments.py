@@ -17,6 +17,7 @@ from ...envs.infos import check_names
 from ...envs.opening import Given
 from ...envs.wrappers import wrapped
 from ...replay import ConfigError
+from ...replay.ranks import ranks, seed_of
 from ..settings.construct import construct
 from ..settings.environment_names import vector_form
 from ..settings.object_names import class_name, name_of
@@ -32,6 +33,8 @@ def build_environments(plan: Plan) -> EnvWorld:
         ConfigError: If one cannot be constructed or copied, or does not state its spaces.
     """
     _check_evaluations(plan)
+    if plan.offline is None:
+        ranks().own_data()
     tasks: list[EnvTask] = []
     env_info, layout = plan.env_info or (), Layout()
     check_names(env_info)  # First: opening environments may take long.
@@ -50,7 +53,7 @@ def build_environments(plan: Plan) -> EnvWorld:
             discount=plan.discount,
         )
         # Last: if only so many can be open at once, training needs them more than evaluation.
-        for task in tasks:
+        for task in tasks if ranks().rank == 0 else ():  # Which is the rank that evaluates.
             task.open_for_evaluation(plan.eval_episodes)
         for task in tasks:
             _warn(task, plan)
@@ -109,7 +112,7 @@ def _task(
     wrappers: dict[str, Any],
     layout: Layout,
 ) -> EnvTask:
-    return EnvTask(
+    task = EnvTask(
         make,
         name=class_name(target),
         num_envs=plan.num_envs,
@@ -117,7 +120,8 @@ def _task(
         make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
         stack=plan.frame_stack,
         channels=plan.channels,
-        seed=plan.seed + number,  # Tasks of the same environment must not repeat its episodes.
+        # Tasks of the same environment must not repeat its episodes, nor must other devices.
+        seed=seed_of(plan.seed + number, ranks().rank),
         video=plan.video,
         eval_limit=plan.eval_limit,
         env_info=plan.env_info or (),
@@ -125,6 +129,14 @@ def _task(
         timeout=plan.env_timeout,
         retries=plan.env_retry,
     )
+    if ranks().own and task.resets_apart:
+        task.close()
+        raise ConfigError(
+            f"{task.name} resets its copies in a step of their own (AutoresetMode.NEXT_STEP), so that ranks "
+            "would count different steps. On several devices, give the id of the single environment with "
+            "num_envs=, or make the vector environment with AutoresetMode.SAME_STEP."
+        )
+    return task
 
 
 def _given(plan: Plan, env: Any) -> Given:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...agents.traits import hook
 from ...replay import CheckpointError, ConfigError, Spec
+from ...replay.ranks import ranks
 from ..assembly.infer import inferred
 from ..record.packing import copied
 from ..settings.named import Named
@@ -39,6 +40,18 @@ _AVALANCHE = [
 _also: ContextVar[Mapping[str, object] | None] = ContextVar("_also", default=None)
 
 
+class Stop(str):
+    """The answer "stop" of our own objects, with a reason in place of the name of a method."""
+
+    __slots__ = ("reason",)
+
+    def __new__(cls, reason: str) -> Stop:
+        """The answer with its reason, which completes `Stopped by ...`."""
+        made = super().__new__(cls, STOP)
+        made.reason = reason
+        return made
+
+
 @contextlib.contextmanager
 def also_called(owners: Mapping[str, object]) -> Iterator[None]:
     """Runs that are built inside the block also call these objects, which no setting names.
@@ -63,7 +76,7 @@ class Callbacks:
 
     Attributes:
         on_step: Calls every `on_step`; None if there is none, so that other runs do not pay for it.
-        stopping: Which hook returned `"stop"`, as `Mine.on_step`; None: none has.
+        stopping: Which hook returned `"stop"`, as `Mine.on_step`, or another reason; None: none has.
     """
 
     def __init__(self, named: Mapping[str, object]):
@@ -111,6 +124,13 @@ class Callbacks:
         self._call("on_step")
 
     def _call(self, name: str) -> None:
+        self._call_here(name)
+        place = ranks()
+        # One that stops a run on any rank stops it on all of them.
+        if place.several and self._hooks[name] and place.any(name, self.stopping is not None):
+            self.stopping = next(who for who in place.objects(self.stopping) if who is not None)
+
+    def _call_here(self, name: str) -> None:
         for who, method in self._hooks[name]:
             try:
                 returned = method(self._run)
@@ -124,7 +144,7 @@ class Callbacks:
                     f'{who} returned {returned!r:.40}. Return "{STOP}" to end the run, or nothing.'
                 )
             if self.stopping is None:
-                self.stopping = who
+                self.stopping = returned.reason if isinstance(returned, Stop) else who
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each callback that has a `state_dict`, by its name.

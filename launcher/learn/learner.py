@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ...agents.learn_method import learn_method
 from ...replay import CheckpointError, ConfigError, Diverged, Replay
+from ...replay.ranks import Ranks, ranks
 from ..assembly.model import Model, widened
 from ..assembly.optimisation import Average, Scaler
 from ..record.log import Log
@@ -174,7 +175,9 @@ class Learner:
         try:
             if not self._meetings.over:
                 learn = self._meetings.watched(learn, first=self.steps == 1)
-            if self.autocast is nullcontext:
+            if (place := ranks()).several:
+                loss = self._of_rank(place, learn, replay, log)
+            elif self.autocast is nullcontext:
                 loss = learn(replay, log)
             else:
                 with self.autocast():
@@ -207,7 +210,17 @@ class Learner:
             self._explain(error, replay)
             raise
         if loss is not None:
-            log.record("loss", detached)
+            log.record("loss", detached * place.scale if place.several else detached)
+
+    def _of_rank(
+        self, place: Ranks, learn: Callable[[Replay, Log], Any], replay: Replay, log: Log
+    ) -> Any:
+        """What `learn` returns for this rank's rows, with the means it logs weighted by their number."""
+        before = log.counts()
+        with place.apart(), self.autocast():
+            loss = learn(replay, log)
+        log.weight(place.scale, before)
+        return loss
 
     def _explain(self, error: Exception, replay: Replay) -> None:
         """Add a note to an error: the learning step that failed, and its batch."""

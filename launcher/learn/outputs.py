@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...agents.continual.context import HIDDEN
 from ...envs.held_out import HeldOut
 from ...replay import Spec
+from ...replay.ranks import ranks
 from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics import metrics_of
@@ -65,13 +67,16 @@ class Outputs:
 def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     """What a model answers for held-out rows, in their order; None if it makes no predictions.
 
-    Call it within `learner.evaluating()`.
+    Call it within `learner.evaluating()`. On several devices each predicts some of the batches, as a single
+    one would, so that the answers are the same to the bit.
     """
+    place, sizes = ranks(), rows.sizes
+    divided = place.several and len(sizes) >= place.world
     aware = rows.classes is not None and learner.task_aware
     outputs: list[Tensor] = []
     outputs_told: list[Any] = []
     labels: list[Tensor] = []
-    for fields in rows:
+    for fields in rows.batches(place.rank, place.world) if divided else rows:
         obs = fields["obs"]
         # Class-IL withholds the task, so a model that uses it predicts a second time, with it.
         output = predicted(learner, obs, None if aware else rows.task)
@@ -84,9 +89,21 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     parts = {"output": outputs, "label": labels, "told": outputs_told}
     # Metrics are computed on the host, in float64: not every device has it.
     held = download({name: torch.cat(part) for name, part in parts.items() if part})
+    if divided:
+        held = _merged(place.objects(held), sizes)
     held = map_tree(torch.from_numpy, held)
     label = held["label"] if (exact := rows.exact) is None else exact
     return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)
+
+
+def _merged(each: list[Any], sizes: list[int]) -> Any:
+    """The arrays of all ranks, leaf by leaf, whose batches took turns among the ranks."""
+    if isinstance(each[0], Mapping):
+        return {name: _merged([one[name] for one in each], sizes) for name in each[0]}
+    world = len(each)
+    ends = [np.cumsum(sizes[rank::world])[:-1] for rank in range(world)]
+    batches = [np.split(one, at) for one, at in zip(each, ends, strict=True)]
+    return np.concatenate([batches[k % world][k // world] for k in range(len(sizes))])
 
 
 def parts_of(learner: Learner, rows: HeldOut) -> Iterator[Outputs]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import Diverged
+from ...replay.ranks import ranks
 from ..settings.warn import warn_caller
 from .nan import Found, all_finite, word_for, word_of
 from .own_optimizer import OwnOptimizers
@@ -65,6 +66,9 @@ class SkippedUpdates:
         why, self._bad_loss = self._bad_loss, None
         if why is None and not scaled:
             why = self._bad_gradient(parameters)
+        place = ranks()
+        if place.several and place.any("update, unless it is skipped", why is not None):
+            why = why or Found("loss or gradient", "of another device", "NaN or infinite")
         if why is None:
             return False
         for parameter in parameters:

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import CheckpointError, ConfigError
+from ...replay.ranks import ranks
 from ...replay.structure import misfit
 from ..assembly.optimisation import Average, Scaler, left_out
 from ..record.state import check_optimizer, load_optimizer_fields, load_part, optimizer_fields
 from ..record.state.held import held_names, hold
 from .own_optimizer import OwnOptimizers
 from .parameters import Parameters, in_words
+from .reduction import Reduction
 from .schedulers import Scheduler
 from .skipped_updates import SkippedUpdates
 from .strategies import Strategies
@@ -40,6 +42,7 @@ class Updates:
     Attributes:
         optimizer: The optimiser that steps now.
         parameters: Follows changes of the module's parameters.
+        reduction: Sums gradients over the ranks of a run on several devices.
         optimised: Whether a loss has ever been returned.
     """
 
@@ -62,6 +65,7 @@ class Updates:
         self.strategies, self._strategic = strategies, strategies.active
         self.skipped = skipped
         self.parameters = Parameters(agent, average=average)
+        self.reduction = Reduction(agent)
         self.optimised = False
         self._pending = 0  # Losses whose gradients wait for an update.
         # A parameter whose gradient waits for more; if `learn` zeroes it, its gradient is None.
@@ -115,6 +119,10 @@ class Updates:
                 f"{type(self.agent).__name__}.learn zeroes the gradients, which accumulate={accumulate} "
                 "adds up over several learning steps. Leave zero_grad out."
             )
+        if (place := ranks()).several:
+            loss = (
+                loss * place.weight
+            )  # Before: penalties and accumulated losses then count as they should.
         if accumulate > 1:
             loss = loss / accumulate
         if self.scaler is not None:
@@ -154,6 +162,7 @@ class Updates:
                 if parameter.grad is not None:
                     parameter.grad.mul_(self.accumulate / self._pending)
         self._pending = 0
+        self.reduction.gradients(self.parameters.trained)
         if self.scaler is not None and (self.clip_grad is not None or self._strategic):
             self.scaler.unscale_(optimizer)
         if self._strategic:
@@ -184,6 +193,19 @@ class Updates:
             return False
         self._update(self.optimizer)
         return True
+
+    def pool(self) -> None:
+        """Give rank 0 the gradients of all ranks that wait for an update, before it saves them."""
+        place = ranks()
+        if not place.several:
+            return
+        self.reduction.buffers()
+        if self._pending:
+            self.reduction.gradients(self.parameters.trained)
+            if place.rank:
+                for parameter in self.parameters.trained:
+                    if parameter.grad is not None:
+                        parameter.grad.zero_()
 
     @property
     def lr(self) -> float | None:
@@ -344,7 +366,9 @@ class Updates:
             if name in saved:
                 # They were scaled for a mean over the saved run's `accumulate`, which may differ.
                 grad = torch.empty_like(parameter).copy_(saved[name])
-                parameter.grad = grad.mul_(accumulate / self.accumulate)
+                # They are the sum over all ranks, so only one of them may add it to the next sum.
+                share = accumulate / self.accumulate if ranks().rank == 0 else 0.0
+                parameter.grad = grad.mul_(share)
 
 
 _SECOND_BACKWARD = (

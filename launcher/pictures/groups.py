@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,14 @@ _LONGEST = 30  # Characters of a value in a title.
 
 def find_runs(folder: Path) -> Groups:
     """Every run below a folder, except those that a later run has set aside (`0.1`)."""
+    return group_runs(found.parent for found in sorted(folder.resolve().rglob("eval.csv")))
+
+
+def group_runs(runs: Iterable[Path]) -> Groups:
+    """These runs, except those that a later run has set aside, and what is no run."""
     groups: Groups = {}
-    for found in sorted(folder.resolve().rglob("eval.csv")):
-        run = found.parent
-        if (run / "config.yaml").exists() and not _is_set_aside(run):
+    for run in runs:
+        if (run / "config.yaml").exists() and not is_set_aside(run):
             name = ", ".join([run.parent.name, *_conditions(run / "config.yaml")])
             groups.setdefault(run.parent.with_name(name), []).append(run)
     return groups
@@ -82,7 +86,7 @@ def _short(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-def _is_set_aside(run: Path) -> bool:
+def is_set_aside(run: Path) -> bool:
     """Whether a run was set aside by a later one: `3.1` by `3`."""
     name = re.fullmatch(r"(.+)\.\d+", run.name)
     return name is not None and (run.with_name(name[1]) / "config.yaml").exists()

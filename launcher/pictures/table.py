@@ -5,34 +5,24 @@ Only files are read: config.yaml, eval.csv and status.json. No code that they na
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from ...envs.arrow import table_suffix
 from ...replay.errors import ConfigError
-from ...replay.files import read_text
 from ...replay.suggestions import did_you_mean
 from ..metrics import better
-from ..settings.plain_yaml import load_foreign
 from ..settings.schema import that_count
-from .groups import Groups, choose, find_runs, read_rows, recorded
+from .groups import Groups, choose, find_runs, group_runs, read_rows, recorded
+from .run_settings import Settings, comparable, read_settings, short_forms
 from .statistics import Summary, summarize
 from .style import number
-
-Settings = dict[str, Any]
-"""Settings by dotted name, with the names of objects: `{"optim": "torch.optim.sgd.SGD", "optim.lr": 0.1}`."""
+from .unfinished import Found, found, listed, notes_on, without_evaluation
 
 _DATA = ("dataset", "env", "test_dataset")  # The label of the data says these already.
-_NAME = re.compile(r"[\w./:-]+")  # A name within a text, such as a list's.
-_DOTTED = re.compile(r"(?:.+:|[\w.]+\.)([A-Za-z_]\w*)")  # The name of a class or function.
-_LISTED = 5  # Runs that a note names.
 
 
 @dataclass
@@ -40,25 +30,31 @@ class RunFound:
     """One run.
 
     Attributes:
-        path: Its directory.
+        stands: Its directory, and how it stands.
         data: The label of its data: `Digits, tasks=5`.
         metric: The metric that it is ranked by.
         value: The last value of that metric.
         settings: Its settings.
-        status: As in status.json; empty if it cannot be read.
     """
 
-    path: Path
+    stands: Found
     data: str
     metric: str
     value: float
     settings: Settings
-    status: str
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return self.stands.path
 
 
 @dataclass
 class Row:
     """The runs that differ in their seed alone.
+
+    A run that has not finished is left out, since its last evaluation is not its result. Where none has, the
+    row has no rank.
 
     Attributes:
         data: The label of their data.
@@ -66,7 +62,8 @@ class Row:
         settings: The settings by which rows differ.
         runs: The runs.
         summary: Their statistics.
-        rank: From 1, among the rows with the same data and metric; None if neither more nor less is better.
+        rank: From 1, among the rows with the same data and metric; None if neither more nor less is better,
+            or no run has finished.
     """
 
     data: str
@@ -85,11 +82,13 @@ class Table:
         rows: By data and metric, the best first.
         columns: The settings by which rows differ.
         notes: Sentences about runs that are left out, unfinished, or mixed in one row.
+        asked: Whether the columns were asked for, and so are shown even where all rows are alike.
     """
 
     rows: list[Row]
     columns: list[str]
     notes: list[str] = field(default_factory=list)
+    asked: bool = False
 
 
 def table(
@@ -132,39 +131,84 @@ def build_table(folders: list[Path], *, metric: str | None, by: Sequence[str] | 
     Raises:
         ConfigError: As for `table`.
     """
-    groups = _groups(folders)
+    others = without_evaluation(folder for folder in folders if folder.is_dir())
+    groups = _groups(folders, others)
     notes: list[str] = []
     runs = _runs(groups, metric, notes)
     if not runs:
         known = [name for name in recorded(groups) if "/task_" not in name]
         near = did_you_mean(metric, known) if metric else ""
         raise ConfigError(
-            f"No run below {_named(folders)} has recorded {metric or 'any metric'}.{near} There are: "
-            f"{', '.join(known) or 'none'}."
+            "\n".join(
+                [
+                    f"No run below {_named(folders)} has recorded {metric or 'any metric'}.{near} There are: "
+                    f"{', '.join(known) or 'none'}.",
+                    *notes_on([], others),
+                ]
+            )
         )
+    return _table(runs, others, notes, by)
+
+
+def table_of(runs: Iterable[Path], *, by: Sequence[str]) -> Table | None:
+    """The table of some run directories; None if none of them has been evaluated.
+
+    Args:
+        runs: The directories.
+        by: The settings that rows are told apart by, as far as the runs have them.
+    """
+    paths = list(runs)
+    evaluated = [path for path in paths if (path / "eval.csv").exists()]
+    others = [found(path) for path in paths if path not in evaluated]
+    notes: list[str] = []
+    members = _runs(group_runs(evaluated), None, notes)
+    if not members:
+        return None
+    known = {key for run in members for key in run.settings}
+    return _table(members, others, notes, by if set(by) <= known else None)
+
+
+def _table(
+    runs: list[RunFound], others: list[Found], notes: list[str], by: Sequence[str] | None
+) -> Table:
+    """Group, summarise and rank runs.
+
+    Args:
+        runs: Those with a value.
+        others: Those without an evaluation.
+        notes: What is known of the runs already.
+        by: The settings that rows are told apart by; None: all that differ and change results.
+    """
     _shorten_names(runs)
     differing = _differing(runs)
     columns = _asked(by, runs) if by is not None else differing
     rows: dict[tuple[Any, ...], list[RunFound]] = {}
     for run in runs:
-        key = (run.data, run.metric, *(_key(run.settings.get(name)) for name in columns))
+        key = (run.data, run.metric, *(comparable(run.settings.get(name)) for name in columns))
         rows.setdefault(key, []).append(run)
-    found = [
-        Row(
-            members[0].data,
-            members[0].metric,
-            {name: members[0].settings.get(name) for name in columns},
-            members,
-            summarize([run.value for run in members]),
-        )
-        for members in rows.values()
-    ]
-    notes += _notes(found, differing, columns)
-    return Table(_ranked(found), columns, notes)
+    made = [_row(members, columns) for members in rows.values()]
+    used = [run for row in made for run in row.runs]
+    notes += notes_on(
+        [run.stands for run in used],
+        [*(run.stands for run in runs if run not in used), *others],
+    )
+    notes += _notes(made, differing, columns)
+    return Table(_ranked(made), columns, notes, asked=by is not None)
 
 
-def _groups(folders: list[Path]) -> Groups:
+def _row(members: list[RunFound], columns: Sequence[str]) -> Row:
+    """The row of runs that differ in their seed alone."""
+    whole = [run for run in members if run.stands.is_whole] or members
+    settings = {name: members[0].settings.get(name) for name in columns}
+    summary = summarize([run.value for run in whole])
+    return Row(members[0].data, members[0].metric, settings, whole, summary)
+
+
+def _groups(folders: list[Path], others: list[Found]) -> Groups:
     """The runs below the folders, each once.
+
+    Args:
+        others: Runs there that have not been evaluated.
 
     Raises:
         ConfigError: If a folder does not exist, or there are no runs.
@@ -178,20 +222,20 @@ def _groups(folders: list[Path]) -> Groups:
             known = groups.setdefault(group, [])
             known += [run for run in runs if run not in known]
     if not groups:
-        raise ConfigError(
-            f"No runs below {_named(folders)}: no folder there holds config.yaml and eval.csv. Train one "
-            "first, or name another folder."
-        )
+        what = "no folder there holds config.yaml and eval.csv. Train one first, or name another folder."
+        if others:
+            what = "\n".join(["none of those there has been evaluated.", *notes_on([], others)])
+        raise ConfigError(f"No runs below {_named(folders)}: {what}")
     return groups
 
 
 def _runs(groups: Groups, metric: str | None, notes: list[str]) -> list[RunFound]:
     """The runs that have the metric, each with its last value; a note for the others."""
-    found, without = [], []
+    members, without = [], []
     for group, runs in groups.items():
         for run in runs:
             chosen = choose({group: [run]}, metric)
-            settings = _settings(run / "config.yaml")
+            settings = read_settings(run / "config.yaml")
             if not chosen or settings is None:
                 without.append(relpath(run))
                 continue
@@ -199,10 +243,10 @@ def _runs(groups: Groups, metric: str | None, notes: list[str]) -> list[RunFound
             # The folder may have any name (`path=`); what follows it says the conditions.
             source = settings.get("dataset") or settings.get("env") or group.name
             data = ", ".join([str(source), *group.name.split(", ")[1:]])
-            found.append(RunFound(run, data, name, _last(run, name), settings, _status(run)))
+            members.append(RunFound(found(run), data, name, _last(run, name), settings))
     if without:
-        notes.append(f"Left out, without {metric or 'any metric'}: {_listed(without)}.")
-    return found
+        notes.append(f"Left out, without {metric or 'any metric'}: {listed(without)}.")
+    return members
 
 
 def _last(run: Path, metric: str) -> float:
@@ -211,66 +255,16 @@ def _last(run: Path, metric: str) -> float:
     return number([row[column] for row in read_rows(run / f"{file}.csv") if row.get(column)][-1])
 
 
-def _settings(config: Path) -> Settings | None:
-    """The settings in a config.yaml; None if it cannot be read."""
-    try:
-        values = load_foreign(read_text(config))
-    except (OSError, ValueError):
-        return None
-    return _flat(values) if isinstance(values, Mapping) else None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Settings:
-    flat: Settings = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            if "_target_" in value:
-                flat[name] = value["_target_"]
-            flat |= _flat({k: v for k, v in value.items() if k != "_target_"}, f"{name}.")
-        elif isinstance(value, list):
-            flat[name] = "+".join(_item(item) for item in value)
-        else:
-            flat[name] = value
-    return flat
-
-
-def _item(item: object) -> str:
-    """An item of a list: a strategy, a width."""
-    if not isinstance(item, Mapping):
-        return str(item)
-    arguments = [f"{key}={value}" for key, value in item.items() if key != "_target_"]
-    return str(item.get("_target_")) + (f"({', '.join(arguments)})" if arguments else "")
-
-
 def _shorten_names(runs: list[RunFound]) -> None:
     """Shorten the names in the settings and the data, except where two would become the same."""
     for key in dict.fromkeys(key for run in runs for key in run.settings):
-        short = _short_forms(run.settings.get(key) for run in runs)
+        short = short_forms(run.settings.get(key) for run in runs)
         for run in runs:
             if (value := run.settings.get(key)) in short:
                 run.settings[key] = short[value]
-    short = _short_forms(run.data for run in runs)
+    short = short_forms(run.data for run in runs)
     for run in runs:
         run.data = short[run.data]
-
-
-def _short_forms(values: Iterable[object]) -> dict[object, str]:
-    """The short form of each text; the text itself where another has the same short form.
-
-    >>> list(_short_forms(["torch.optim.sgd.SGD", "a.py:Net", "b.py:Net", "one.csv", 0.1]).values())
-    ['SGD', 'a.py:Net', 'b.py:Net', 'one.csv']
-    """
-    texts = dict.fromkeys(value for value in values if isinstance(value, str))
-    short = {text: _NAME.sub(lambda found: _short(found[0]), text) for text in texts}
-    count = Counter(short.values())
-    return {text: form if count[form] == 1 else text for text, form in short.items()}
-
-
-def _short(name: str) -> str:
-    """`SGD` of `torch.optim.sgd.SGD`, `Model` of `model.py:Model`; a file or anything else as it is."""
-    dotted = None if table_suffix(name) else _DOTTED.fullmatch(name)
-    return dotted[1] if dotted else name
 
 
 def _counts(key: str) -> bool:
@@ -288,7 +282,7 @@ def _differing(runs: list[RunFound]) -> list[str]:
         for key in keys
         if _counts(key)
         and key not in told
-        and len({_key(run.settings.get(key)) for run in runs}) > 1
+        and len({comparable(run.settings.get(key)) for run in runs}) > 1
     ]
     # `lr` and `optim.lr` are one setting.
     return [
@@ -314,21 +308,25 @@ def _asked(by: Sequence[str], runs: list[RunFound]) -> list[str]:
 
 
 def _ranked(rows: list[Row]) -> list[Row]:
-    """The rows by data and metric, the best first, with their ranks; NaN is last."""
+    """The rows by data and metric, the best first, with their ranks; NaN is last, before unfinished ones."""
 
     def order(row: Row) -> tuple[Any, ...]:
         mean = row.summary.mean
-        sign = 1 if direction(row.metric) == "less" else -1
-        return row.data, row.metric, math.isnan(mean), 0.0 if math.isnan(mean) else sign * mean
+        value = 0.0 if math.isnan(mean) else mean if direction(row.metric) == "less" else -mean
+        return row.data, row.metric, not _is_whole(row), math.isnan(mean), value
 
     ranked = sorted(rows, key=order)
     for i, row in enumerate(ranked):
-        if direction(row.metric) is None:
+        if direction(row.metric) is None or not _is_whole(row):
             continue
         before = ranked[i - 1] if i else None
         same = before is not None and (before.data, before.metric) == (row.data, row.metric)
         row.rank = before.rank + 1 if same and before is not None and before.rank else 1
     return ranked
+
+
+def _is_whole(row: Row) -> bool:
+    return all(run.stands.is_whole for run in row.runs)
 
 
 def direction(metric: str) -> str | None:
@@ -339,47 +337,23 @@ def direction(metric: str) -> str | None:
 def _notes(rows: list[Row], differing: list[str], columns: list[str]) -> list[str]:
     """What should be known of the runs in the rows."""
     notes = []
-    runs = [run for row in rows for run in row.runs]
-    for status in dict.fromkeys(run.status for run in runs):
-        if status not in ("finished", ""):
-            paths = [relpath(run.path) for run in runs if run.status == status]
-            notes.append(f"{status.capitalize()}, with their last evaluation: {_listed(paths)}.")
     mixed = [
         key
         for key in differing
         if key not in columns
-        and any(len({_key(run.settings.get(key)) for run in row.runs}) > 1 for row in rows)
+        and any(len({comparable(run.settings.get(key)) for run in row.runs}) > 1 for row in rows)
     ]
     if mixed:
         notes.append(f"Runs of one row differ in more than their seed: {', '.join(mixed)}.")
     twice = [
         row
         for row in rows
-        if len({_key(run.settings.get("seed")) for run in row.runs}) < len(row.runs)
+        if len({comparable(run.settings.get("seed")) for run in row.runs}) < len(row.runs)
     ]
     if twice and not mixed:
         paths = [relpath(run.path) for run in twice[0].runs]
-        notes.append(f"Runs of one row have the same seed: {_listed(paths)}.")
+        notes.append(f"Runs of one row have the same seed: {listed(paths)}.")
     return notes
-
-
-def _key(value: object) -> str:
-    """A setting's value as something to compare: 1 and 1.0 are equal, 1 and true are not."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return repr(float(value))
-    return repr(value)
-
-
-def _status(run: Path) -> str:
-    try:
-        return str(json.loads(read_text(run / "status.json"))["status"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _listed(paths: list[str]) -> str:
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return ", ".join(paths[:_LISTED]) + more
 
 
 def _named(folders: Iterable[Path]) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...replay.errors import ConfigError
@@ -14,12 +14,18 @@ from ...replay.shown import shown
 from ...replay.suggestions import did_you_mean
 from .table import Row, Table, as_record, build_table
 
-USAGE = "ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=markdown|latex|csv]"
-_OPTIONS = ("metric", "by", "format")
+USAGE = "ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=md|csv|tex] [watch=true]"
+_OPTIONS = ("metric", "by", "format", "watch")
+
+Watch = Callable[[Sequence[Path]], None]
 
 
-def table_command(words: list[str]) -> None:
+def table_command(words: list[str], watch: Watch | None = None) -> None:
     """Print the table; notes about the runs go to stderr.
+
+    Args:
+        words: After `ml table`.
+        watch: Waits while runs below the folders go on, for `watch=true`.
 
     Raises:
         ConfigError: For a wrong word, folders without runs, or a metric or setting that no run has.
@@ -37,13 +43,18 @@ def table_command(words: list[str]) -> None:
             folders.append(Path(word))
         else:
             mistakes.append(f"`{word}` is not understood.{did_you_mean(key, _OPTIONS)}")
-    chosen = given.get("format") or "markdown"
+    chosen = given.get("format") or "md"
+    chosen = _ALSO.get(chosen, chosen)
     if chosen not in FORMATS:
-        hint = did_you_mean(chosen, FORMATS)
+        hint = did_you_mean(chosen, [*FORMATS, *_ALSO])
         mistakes.append(f"format={chosen}: expected one of {', '.join(FORMATS)}.{hint}")
+    if given.get("watch", "true") not in ("true", "false"):
+        mistakes.append(f"watch={given['watch']}: expected true or false.")
     if mistakes:
         raise ConfigError("\n".join([*mistakes, f"Usage: {USAGE}"]))
     by = given["by"].split(",") if "by" in given else None
+    if given.get("watch") == "true" and watch is not None:
+        watch(folders or [Path("runs")])
     built = build_table(folders or [Path("runs")], metric=given.get("metric"), by=by)
     print(shown(FORMATS[chosen](built)))
     for note in built.notes:
@@ -71,10 +82,11 @@ def as_latex(table: Table) -> str:
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
-    "markdown": as_markdown,
-    "latex": as_latex,
+    "md": as_markdown,
     "csv": as_csv,
+    "tex": as_latex,
 }
+_ALSO = {"markdown": "md", "latex": "tex"}  # The same by their whole names.
 
 
 def _by_metric(table: Table) -> list[list[Row]]:
@@ -84,8 +96,12 @@ def _by_metric(table: Table) -> list[list[Row]]:
 
 
 def _cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """The titles, and the cells of each row; columns in which nothing differs are left out."""
-    shown = [name for name in table.columns if len({str(row.settings[name]) for row in rows}) > 1]
+    """The titles, and the cells of each row, without columns that are the same in all, unless asked for."""
+    shown = [
+        name
+        for name in table.columns
+        if table.asked or len({str(row.settings[name]) for row in rows}) > 1
+    ]
     several = len({row.data for row in table.rows}) > 1
     metric = rows[0].metric
     titles = [*(["data"] if several else []), *shown, "n", metric, "IQM", "95 % interval"]
@@ -102,7 +118,7 @@ def _cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     ]
     if any(row.rank for row in rows):
         titles = ["rank", *titles]
-        cells = [[str(row.rank), *line] for row, line in zip(rows, cells, strict=True)]
+        cells = [[str(row.rank or "-"), *line] for row, line in zip(rows, cells, strict=True)]
     return titles, cells
 
 

@@ -9,6 +9,7 @@ skipped.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -36,9 +37,11 @@ from ...replay.manifest import (
     write_file,
     write_manifest,
 )
+from ...replay.ranks import Ranks, ranks
 from ...replay.structure import each, text
 from .column_blocks import FORM, read_columns, write_columns
 from .packing import IN_MODEL, Packed, unpack
+from .rank_parts import OtherRanks, folder_of, read_parts, save_parts
 from .tensor_file import TensorFile, entry_of
 from .tensor_file import write as write_tensors
 
@@ -94,15 +97,38 @@ class Checkpoints:
             CheckpointError: If the state holds an object of any other type.
             OSError: Of the system, such as a full disk. Nothing is left behind.
         """
+        if (place := ranks()).own:
+            self._save_parts(place, state, model)
+            if place.rank:
+                return self._next()
+        return self._save(self._next(), state, model)
+
+    def _next(self) -> Path:
+        """The folder of the next checkpoint."""
+        earlier = self.numbered()
+        return self.folder / f"{int(earlier[0].name) + 1 if earlier else 1:06d}"
+
+    def _save_parts(
+        self, place: Ranks, state: dict[str, Any], model: Mapping[str, Tensor] | None
+    ) -> None:
+        """Let every rank but 0 save its own part, under the number that rank 0's will have."""
+        name = place.by_first(lambda: self._next().name)
+        mine = Checkpoints(folder_of(self.folder, place.rank))
+
+        def save() -> None:
+            # Of a run that ended before rank 0 had written its own.
+            shutil.rmtree(mine.folder / name, ignore_errors=True)
+            mine._save(mine.folder / name, state, model)
+
+        save_parts(save)
+
+    def _save(self, final: Path, state: dict[str, Any], model: Mapping[str, Tensor] | None) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_partial(self.folder)
         for old in self.folder.glob("partial-*"):  # Of a version before 0.5.0 that was killed.
             shutil.rmtree(old, ignore_errors=True)
-        earlier = self.numbered()
-        number = int(earlier[0].name) + 1 if earlier else 1
-        final = self.folder / f"{number:06d}"
         with new_folder(final) as partial:
-            self.problem = write(partial, state, model=model, earlier=earlier)
+            self.problem = write(partial, state, model=model, earlier=self.numbered())
         _sync(self.folder)
         self._remove_oldest()
         return final
@@ -148,12 +174,17 @@ class Checkpoints:
         Raises:
             NewerCheckpoint: If there is one that a later version wrote. It is not passed over: what was
                 learnt since the one before it would be lost.
+            OtherRanks: If it belongs to another number of ranks.
         """
         problems: list[str] = []
-        for path in self.numbered():
+        place = ranks()
+        for path in place.by_first(self.numbered) if place.own else self.numbered():
+            part = folder_of(path.parent, place.rank) / path.name if place.own else path
             try:
+                if place.own:
+                    return read_parts(functools.partial(read, part, without=without)), problems
                 return read(path, without=without), problems
-            except NewerCheckpoint:
+            except (NewerCheckpoint, OtherRanks):
                 raise
             except CheckpointError as error:
                 problems.append(str(error))

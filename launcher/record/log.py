@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...agents.learn_method import LearnMethod
 from ...replay import ConfigError, Replay
+from ...replay.ranks import ranks
 from ..metrics import PLACES
 from .csv_file import CSV, Row
 from .history import History
@@ -66,6 +67,22 @@ class Log:
         values = self.__dict__["_pending"].get(name)
         return values[-1] if values else None
 
+    def counts(self) -> dict[str, int]:
+        """Number of values of each name since the last row."""
+        return {name: len(values) for name, values in self.__dict__["_pending"].items()}
+
+    def weight(self, factor: float, before: dict[str, int]) -> None:
+        """Multiply what was recorded since `counts` returned `before`."""
+        if factor != 1.0:
+            for name, values in self.__dict__["_pending"].items():
+                for i in range(before.get(name, 0), len(values)):
+                    values[i] = values[i] * factor
+
+    def pool(self) -> None:
+        """Make the values those of all ranks of a run: the mean of what each has recorded."""
+        if ranks().several:
+            self.load_state_dict(pooled(ranks().objects(self.state_dict())))
+
     def __getattr__(self, name: str) -> Tensor | float:
         value = self.last(name) if not name.startswith("__") else None
         if value is None:
@@ -95,6 +112,19 @@ class Log:
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         self.__dict__["_pending"] = {name: list(values) for name, values in state.items()}
+
+
+def pooled(each: list[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """The values of all ranks as one: their means, of the k-th of each, over those that have one."""
+    names = dict.fromkeys(name for one in each for name in one)
+    return {
+        name: [
+            sum(found) / len(found)
+            for values in zip_longest(*(one[name] for one in each if name in one))
+            if (found := [v for v in values if v is not None])
+        ]
+        for name in names
+    }
 
 
 def as_floats(values: Sequence[Tensor | float]) -> list[float]:

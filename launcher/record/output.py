@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 # The other end of the pipe is closed; the terminal is gone. Neither ever comes back.
@@ -74,10 +74,26 @@ def write_error(text: str, stream: TextIO | None = None) -> None:
         stream: Another stream to write it to.
     """
     stream = sys.stderr if stream is None else stream
+    if _silent:
+        return
     try:
         print(text, file=stream)
     except OSError as error:
         to_nowhere(stream, error)
+
+
+@contextlib.contextmanager
+def silent(wanted: bool) -> Iterator[None]:
+    """Runs the block without our words on standard error: on a rank for which another one speaks."""
+    global _silent
+    before, _silent = _silent, wanted or _silent
+    try:
+        yield
+    finally:
+        _silent = before
+
+
+_silent = False
 
 
 def report_lost(error: OSError) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ...replay import CheckpointError, NotSaved
+from ...replay.ranks import ranks
 from ..settings.plan import Plan
 from .checkpoint import Checkpoints
 from .log import Journal
@@ -115,6 +116,8 @@ class Saving:
         The step of the error may be half done: a run that continued from there would differ.
         """
         session = self._session
+        if ranks().rank:
+            return "Rank 0 keeps the state at the error."
         try:
             with session.awake():
                 session.check_finite(closely=True)
@@ -145,6 +148,19 @@ class Saving:
 
 
 def _save(session: Supervised, journal: Journal, checkpoints: Checkpoints) -> None:
+    place, problem = ranks(), None
+    if place.several:
+        session.pool()
+    try:
+        if place.rank == 0 or place.own:  # In environments each rank has a part of its own.
+            _save_alone(session, journal, checkpoints)
+    except OSError as error:
+        problem = error
+    if place.any("checkpoint", problem is not None):
+        raise problem or OSError("rank 0 could not write it")
+
+
+def _save_alone(session: Supervised, journal: Journal, checkpoints: Checkpoints) -> None:
     journal.sync()
     state = {**session.state_dict(), "journal": journal.state_dict()}
     checkpoints.save(state, model=session.model_state())

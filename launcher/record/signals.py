@@ -68,6 +68,7 @@ class Signals:
 
     Attributes:
         received: Number of the first signal that came; None: none did.
+        shared: Whether to act on a signal only where all ranks of a run have agreed to (`agree`).
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,8 @@ class Signals:
         self._at_once = self._acted = False
         self._depth = 0
         self._in_thread = False
+        self.shared = False
+        self._agreed: int | None = None
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -128,8 +131,18 @@ class Signals:
         """From now on, until `caught` ends, only note signals: there is something to save."""
         self._at_once = False
 
+    def agree(self, signum: int) -> None:
+        """Act on a signal that any rank has received; 0: there is none."""
+        self._agreed = self.received = signum or self.received
+        if not signum:
+            self._agreed = None
+
     def arrived(self) -> int | None:
         """The signal to act on now; None: there is none."""
+        return self._agreed if self.shared else self.noted()
+
+    def noted(self) -> int | None:
+        """The signal that this process has received; None: it has received none."""
         if self._in_thread and self.received is None and _main_thread_was_interrupted():
             self.received = signal.SIGINT
         return self.received

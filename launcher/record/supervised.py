@@ -52,6 +52,9 @@ class Supervised(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
 
+    def pool(self) -> None:
+        """Make this rank's state that of all ranks, before rank 0 saves it."""
+
     def check_finite(self, *, closely: bool = False) -> None:
         """Raise Diverged if a weight, or what trains it, is not finite: then it is not worth saving."""
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from ...replay import ConfigError, Diverged, NotSaved
 from ...replay.randomness import kept_randomness
+from ...replay.ranks import Ranks, ranks
 from ..settings.plan import Plan
 from .csv_file import Row
 from .directory import RunDirectory
 from .divergence import Rollback
 from .ending import Ending, draw_plots
+from .other_ranks import ReadOnlyDirectory
 from .read_back import newest_state, rows_to_continue
 from .saving import Saving
 from .signals import Left, Signals
@@ -54,7 +56,9 @@ class Supervisor:
         self._signals = Signals() if signals is None else signals
         self.progress, self.console = session.progress, session.console
         with ExitStack() as opened:
-            self.directory = RunDirectory(session.path, resume=bool(plan.resume))
+            writes = ranks().rank == 0
+            kind = RunDirectory if writes else ReadOnlyDirectory
+            self.directory = kind(session.path, resume=bool(plan.resume))
             opened.callback(self.directory.close)
             self.journal = build_journal(plan, session, self._signals)
             opened.callback(self.journal.close)
@@ -115,7 +119,9 @@ class Supervisor:
             return
         with loading(self.checkpoints.folder):
             check_structure(state)
-            rows = rows_to_continue(self.plan, self.session.path, self.console, state)
+            rows = None
+            if ranks().rank == 0:
+                rows = rows_to_continue(self.plan, self.session.path, self.console, state)
             self.session.load_state_dict(state)
             self.journal.expect(self.session.num_tasks)
             self.journal.load_state_dict({**state["journal"], **(rows.mend() if rows else {})})
@@ -185,9 +191,10 @@ class Supervisor:
         Raises:
             Diverged: If the run has gone back too often.
         """
-        return (
-            self._rollback is not None and self.directory.started and self._rollback.recover(error)
-        )
+        if self._rollback is None or not self.directory.started:
+            return False
+        ranks().tell(error)  # All ranks go back, or none.
+        return self._rollback.recover(error)
 
     def _describe(self) -> None:
         """Write config.yaml."""
@@ -201,14 +208,27 @@ class Supervisor:
             Interrupted: After a signal, once the run is saved.
             NotSaved: After `save_patience` checkpoints that could not be written.
         """
+        started = self.directory.started
+        due = started and (self._save_first or self.saving.due())
+        if (place := ranks()).several:
+            due = self._agreed(place, due)
         self._stop_if_asked()
-        if not self.directory.started:
+        if not started:
             return  # Nothing is learnt yet, so nothing is lost.
-        if self.saving.due() or self._save_first:
+        if due:
             self._save_first = False
             self.save()
             self.saving.check()
             self._stop_if_asked()  # A signal came meanwhile.
+
+    def _agreed(self, place: Ranks, due: bool) -> bool:
+        """Whether rank 0 saves; a signal that any rank has received stops all of them from here on."""
+        at, mine = self.progress, place.rank == 0 and due
+        signum, due = place.agree(
+            f"step {at.step} of task {at.task}", self._signals.noted() or 0, mine
+        )
+        self._signals.agree(signum)
+        return bool(due)
 
     def _stop_if_asked(self) -> None:
         """Save the run as it is and raise `Interrupted`, if a signal came."""
@@ -275,7 +295,8 @@ class Supervisor:
             NotSaved: After `save_patience` checkpoints that could not be written.
         """
         # After a signal, `check` saves: twice the same would push out an older checkpoint.
-        if self.saving.due_after_task() and self._signals.arrived() is None:
+        due = ranks().decided("end of a task", self.saving.due_after_task())
+        if due and self._signals.arrived() is None:
             self.save(at_end=self.session.finished)
             self.saving.check()
         self._task_began = time.monotonic()
@@ -319,7 +340,8 @@ class Supervisor:
         """
         self.start()
         self.stopped_by = who
-        if self.progress.step > self.saving.step or not self.checkpoints.numbered():
+        due = self.progress.step > self.saving.step or not self.checkpoints.numbered()
+        if ranks().decided("stop", due):
             self.save(at_end=True)
             self.saving.check()
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from ...replay.ranks import ranks
 from ..settings.plan import Plan
 from .csv_file import CSV, Row
 from .log import Journal, Writer, is_number
@@ -53,7 +54,7 @@ def build_journal(plan: Plan, session: Supervised, signals: Signals) -> Journal:
         return signals.arrived() is not None
 
     writers: list[Writer] = []
-    for name in plan.loggers:
+    for name in plan.loggers if ranks().rank == 0 else ():
         if name == "csv":
             writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
         elif name not in lacking:

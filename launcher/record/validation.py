@@ -94,16 +94,10 @@ _PARTS: dict[str, Any] = {  # Of a learner, without those that every state has.
 }
 _WEIGHTS = {"agent": table(_weight), "attributes": ATTRIBUTES}
 LEARNER = fields({**_WEIGHTS, "optimised": flag, "steps": count}, _PARTS)
-_NORMALIZER = optional(
-    fields(
-        {
-            "moments": table(
-                fields({"count": count, "mean": anything, "squares": anything}, {"base": anything})
-            ),
-            "return": anything,
-        }
-    )
+_MOMENTS = table(
+    fields({"count": count, "mean": anything, "squares": anything}, {"base": anything})
 )
+_NORMALIZER = optional(fields({"moments": _MOMENTS, "return": anything}, {"since": _MOMENTS}))
 _BEST = fields(
     {"layout": table(anything), "learner": fields(_WEIGHTS, _PARTS), "normalizer": _NORMALIZER}
 )
@@ -238,6 +232,8 @@ _OTHERS = {
     ),
     "later": each(table(anything)),
     "callbacks": table(anything),
+    "collected": count,
+    "ranks": count,
     "fingerprint": text,  # Before format 3.
 }
 

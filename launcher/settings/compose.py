@@ -1,6 +1,6 @@
 """Console words and Python keywords become one plain configuration.
 
-Hydra's grammar reads the words (`words`), and its launchers and sweepers run `-m` (`multirun`). Layers,
+Hydra's grammar reads the words (`words`). Layers,
 presets included, are laid over each other here (`merge`), because Hydra refuses `optim=SGD optim.lr=1e-2`,
 answers an unknown key with advice that would accept the typo, and takes any key in a preset.
 

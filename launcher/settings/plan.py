@@ -70,6 +70,7 @@ class Plan:
     parts: Mapping[str, Named]
     # Data sets
     data_dir: str | None
+    storage: str
     batch_size: int
     standardize: bool
     aug: tuple[Named, ...] | None
@@ -146,6 +147,7 @@ class Plan:
     # Where and how
     seed: int
     device: str | None
+    devices: int | str
     data: str
     threads: int | None
     deterministic: bool

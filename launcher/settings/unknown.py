@@ -7,10 +7,18 @@ from ...replay.suggestions import did_you_mean, nearest
 from .foreign import answer
 from .schema import ALIASES, schema
 
+OF_SWEEPS = (
+    *("engine", "jobs", "search", "trials", "prune", "maximize", "minimize", "search_tasks"),
+    "slurm",
+)
+"""Words of `ml -m`, which are not settings of a run."""
+
 
 def unknown_setting(key: str) -> str:
     known = schema()
     root, _, rest = key.partition(".")
+    if root in OF_SWEEPS:
+        return f"`{key}` is a word of sweeps: add -m, as in `ml -m seed=0,1 {key}=...`."
     if not rest and (foreign := answer(key)):
         return foreign
     if root in known or not rest:

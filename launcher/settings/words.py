@@ -1,13 +1,15 @@
-"""Console words, read by Hydra's grammar. Beside `multirun`, the only file that talks to Hydra."""
+"""Console words, read by Hydra's grammar: the only file that talks to Hydra."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ...replay.errors import ConfigError
 from .bare_words import without_bare_words
 from .dotted import flatten
 from .plain_words import plain_word
@@ -100,6 +102,55 @@ def parse_word(parser: OverridesParser, word: str) -> Any:
             raise
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         return parser.parse_override(f"{key}='{quoted}'")
+
+
+def swept_values(word: str, names: Sequence[str], *, most: int) -> list[str] | None:
+    """The values that a word of a sweep lists, as text that the grammar reads; None: it lists none.
+
+    Args:
+        word: `lr=1e-3,1e-2`, `seed=range(5)`, `model.hidden=[64],[64,64]`.
+        names: What `glob(...)` chooses from.
+        most: Longer lists are refused.
+
+    Raises:
+        ConfigError: For a range without end, or one that only a search can sample.
+    """
+    key, equals, value = word.partition("=")
+    if plain_word(word) is not None or not equals or key.startswith("~"):
+        return None
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    try:
+        # Keys may be ours alone, such as `optim.groups.*.lr`.
+        read = _parser().parse_override(f"x={value}")
+    except HydraException as error:
+        if sampled := re.search(r"(?:^|,)\s*([A-Za-z_]\w*)\(", value):
+            raise ConfigError(_not_listed(word, sampled[1])) from error
+        return None  # What a run on its own makes of it, or says.
+    if read.is_interval_sweep():
+        raise ConfigError(_not_listed(word, "interval"))
+    if not read.is_sweep_override():
+        return None
+    if isinstance(chosen := read.value(), Glob):
+        found: list[str] = chosen.filter(list(names))
+        if not found:
+            raise ConfigError(
+                f"`{word}`: only presets can be chosen by glob, and none has such a name."
+            )
+        return found
+    values = list(itertools.islice(read.sweep_string_iterator(), most + 1))
+    if len(values) > most:
+        raise ConfigError(f"`{word}` lists more than {most:,} values.")
+    return values
+
+
+def _not_listed(word: str, function: str) -> str:
+    key = word.partition("=")[0]
+    return (
+        f"`{word}`: a sweep lists its values, as in {key}=1,2 or {key}=range(5), and {function}(...) lists "
+        "none. To sample from a range, add search=tpe; there are log(a,b), interval(a,b) and int(a,b)."
+    )
 
 
 def interval(word: str) -> tuple[float, float, frozenset[str]] | None:

@@ -42,6 +42,7 @@ class Search:
 
     Attributes:
         trials: Those that this process has begun, in order.
+        waits: A trial depends on how earlier ones ended, so it is asked for when it can run.
 
     Raises:
         ConfigError: If Optuna is missing, there is nothing to search, or the folder holds another search.
@@ -67,6 +68,7 @@ class Search:
         self._begun: set[int] = set()
         self._told: list[str] = []
         self.trials: list[Trial] = []
+        self.waits = True
 
     def _open(self, resume: bool) -> optuna.Study:
         """The study in its journal.
@@ -81,14 +83,22 @@ class Search:
             "more": self.wanted.more,
             "search_tasks": self.wanted.tasks,
         }
-        if not self._journal.exists():
-            self._journal.parent.mkdir(parents=True, exist_ok=True)
-        elif not resume:
+        if self._journal.exists() and not resume:
             raise ConfigError(
                 f"{self._journal} holds an earlier search. Continue it with resume=true, or begin another "
                 "with experiment=NAME."
             )
-        study = open_study(self._journal, more=self.wanted.more, pruner=self.wanted.pruner)
+        try:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            study = open_study(self._journal, more=self.wanted.more, pruner=self.wanted.pruner)
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot write {self._journal} ({error.strerror or error}). Set another experiment=."
+            ) from error
+        except (ValueError, KeyError) as error:
+            raise ConfigError(
+                f"{self._journal} is damaged ({error}). Begin another search with experiment=NAME."
+            ) from error
         before = study.user_attrs.get(_ABOUT)
         if before is None:
             study.set_user_attr(_ABOUT, about)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...replay.errors import ConfigError
 from ..settings.warn import warn_caller
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages.journal import BaseJournalBackend
 
     from ..live_run import LiveRun
 
 NAME = "search"
 """Of the study in its journal."""
 
-_CALLBACK = "antelope.search"  # In status.json, as the reason of a run that was stopped.
+_CALLBACK = "antelope.search"  # In errors.
 
 PRUNED, ENOUGH, REFUSED = "pruned", "enough", "refused"
 """Attributes of a trial: stopped early because others are better; stopped after `search_tasks`; the message
@@ -78,25 +80,57 @@ def open_study(journal: Path, *, more: bool, pruner: str = "") -> optuna.Study:
         pruner: "median", "halving", or "" for none.
     """
     import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.JournalStorage(_backend(journal))
+    if NAME not in [study.study_name for study in storage.get_all_studies()]:
+        direction = "maximize" if more else "minimize"
+        optuna.create_study(storage=storage, study_name=NAME, direction=direction)
     pruners = {
         # With fewer trials to compare with, the median says little.
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=5),
         "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1),
         "": optuna.pruners.NopPruner,
     }
-    # A lock that is a plain file, not a link: no run is written to folders with links.
-    lock = JournalFileOpenLock(str(journal))
-    return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=lock)),
-        study_name=NAME,
-        direction="maximize" if more else "minimize",
-        sampler=optuna.samplers.RandomSampler(),
-        pruner=pruners[pruner](),
-        load_if_exists=True,
+    sampler = optuna.samplers.RandomSampler()  # The driver sets its own for each trial.
+    return optuna.load_study(
+        study_name=NAME, storage=storage, sampler=sampler, pruner=pruners[pruner]()
     )
+
+
+def _backend(journal: Path) -> BaseJournalBackend:
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    class Backend(JournalFileBackend):
+        """Removes a line that a full disk or a power cut has left unfinished: Optuna would append to it."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            _end_last_line(journal)
+            super().append_logs(logs)
+
+    # A lock that is a plain file, not a link: no run is written to folders with links.
+    return Backend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
+
+
+def _end_last_line(journal: Path) -> None:
+    from optuna.storages.journal import JournalFileOpenLock
+    from optuna.storages.journal._file import get_lock_file
+
+    with journal.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0 or not _unfinished(file, size):
+            return
+        # Only now: another process may be in the middle of a line that it will finish.
+        with get_lock_file(JournalFileOpenLock(str(journal))):
+            size = file.seek(0, os.SEEK_END)
+            if _unfinished(file, size):
+                file.seek(0)
+                file.truncate(file.read(size).rfind(b"\n") + 1)
+
+
+def _unfinished(file: BinaryIO, size: int) -> bool:
+    file.seek(size - 1)
+    return file.read(1) != b"\n"
 
 
 class Reporter:
@@ -117,6 +151,8 @@ class Reporter:
         self._known = self._trial.study.get_trials()[self._study.number].intermediate_values
         self._count = sum(row["mode"] == "eval" for row in run.history)
         # Resumed after its last checkpoint, which was that of the stop.
+        if PRUNED in self._trial.user_attrs:
+            return self._stop(PRUNED)
         return self._stop(ENOUGH) if self._seen(run.tasks_learnt) else None
 
     def on_evaluation(self, run: LiveRun) -> str | None:
@@ -145,19 +181,25 @@ class Reporter:
     def _report(self, value: float) -> str | None:
         """Report one value; returns "stop" if the trial is not worth going on with."""
         step = self._count
-        try:
-            # A run that was resumed evaluates again what it had reported since its checkpoint.
-            if step not in self._known:
-                self._trial.report(value, step)
-            pruned = bool(self._study.pruner) and self._trial.should_prune()
-            return self._stop(PRUNED) if pruned else None
-        except OSError as error:  # A full disk must not end the run.
-            warn_caller(f"The search's journal could not be written ({error}).")
-            return None
+        # A run that was resumed evaluates again what it had reported since its checkpoint.
+        if step not in self._known:
+            self._write(lambda: self._trial.report(value, step))
+        pruned = bool(self._study.pruner) and self._write(self._trial.should_prune)
+        return self._stop(PRUNED) if pruned else None
 
     def _stop(self, why: str) -> str:
-        self._trial.set_user_attr(why, self._count)
-        return "stop"
+        from ..learn.callbacks import Stop
+
+        self._write(lambda: self._trial.set_user_attr(why, self._count))
+        return Stop("the search (pruned)" if why == PRUNED else "the search (enough tasks)")
+
+    def _write(self, work: Callable[[], Any]) -> Any:
+        """The result of reading or writing the journal; None if that is impossible: no run ends by it."""
+        try:
+            return work()
+        except (OSError, ValueError) as error:
+            warn_caller(f"{self._study.journal} could not be read or written ({error}).")
+            return None
 
     def _check(self, metrics: Mapping[str, float]) -> None:
         """Refuse a metric that the run will not have, at its first evaluation.

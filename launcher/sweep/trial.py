@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import ConfigError, Diverged, NotSaved
-from ...replay.files import read_text
 from ...replay.shown import shown
+from ..pictures.status import read_status
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -85,18 +84,9 @@ def run_trial(trial: Trial) -> Outcome:
     finally:
         with contextlib.suppress(OSError):  # It has been removed.
             os.chdir(before)
-    status, _ = read_status(trial.path)
-    return Outcome("stopped" if status == "stopped" else "finished", dict(run.metrics))
-
-
-def read_status(path: Path) -> tuple[str, dict[str, float]]:
-    """The status and the metrics in a run directory's `status.json`; `("", {})` if it cannot be read."""
-    try:
-        found = json.loads(read_text(path / "status.json"))
-        metrics = found["metrics"].items()
-        return str(found["status"]), {key: float("nan" if v is None else v) for key, v in metrics}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "", {}
+    found = read_status(trial.path)
+    stopped = found is not None and found.status == "stopped"
+    return Outcome("stopped" if stopped else "finished", dict(run.metrics))
 
 
 def _train(trial: Trial) -> Run:
@@ -119,7 +109,8 @@ def _failed(trial: Trial, error: BaseException) -> Outcome:
     from ..record.signals import SignalExit
     from ..settings.frames import user_traceback
 
-    _, metrics = read_status(trial.path)
+    found = read_status(trial.path)
+    metrics = {} if found is None else found.metrics
     if isinstance(error, KeyboardInterrupt):
         return Outcome("interrupted", metrics, "SIGINT", 128 + signal.SIGINT)
     if isinstance(error, SignalExit):

@@ -271,9 +271,9 @@ def test_pictures_of_found_runs_are_not_written_to_a_folder_that_is_a_link(
 def test_a_sweep_writes_through_no_link_either(
     here: Path, victim: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replaced(here, "runs/.multirun/multirun.yaml", lambda p: p.symlink_to(victim / ".bashrc"))
+    replaced(here, "runs/default/sweep.json", lambda p: p.symlink_to(victim / ".bashrc"))
     assert run_ml("-m", "dataset=Digits", "seed=1,2", "train_steps=2") == 2
-    assert "multirun.yaml is a link" in capsys.readouterr().err
+    assert "sweep.json is a link" in capsys.readouterr().err
     assert untouched(victim)
 
 

@@ -64,6 +64,10 @@ def engine_named(
         from .local import Local
 
         return Local(jobs)
+    if name == "ray":
+        from .ray import Ray
+
+        return Ray(jobs, folder)
     if name == "slurm":
         from .slurm import Slurm
 

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from ..trial import DIED_OFTEN, Outcome, Trial, died, run_trial
@@ -37,6 +38,12 @@ class Local:
         self._idle: list[Any] = []
         self._running: dict[Future[Outcome], tuple[Trial, Any]] = {}
         self._deaths: Counter[str] = Counter()
+
+    def call(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do something in a worker, which has to import torch anyway, and raise what it raises."""
+        worker = self._idle.pop() if self._idle else _worker()
+        self._idle.append(worker)
+        worker.submit(work, *arguments).result()
 
     def start(self, trial: Trial) -> None:
         """Run a trial as soon as there is a worker for it."""
@@ -120,18 +127,20 @@ def _run(trial: Trial) -> Outcome:
     """Run a trial whose output goes to `output.log` in its directory."""
     _RUNNING.append(trial)
     try:
-        with _output_to(trial):
+        with output_to(trial):
             return run_trial(trial)
     finally:
         _RUNNING.clear()
 
 
 @contextlib.contextmanager
-def _output_to(trial: Trial) -> Iterator[None]:
+def output_to(trial: Trial) -> Iterator[None]:
     _flush()
-    trial.path.mkdir(parents=True, exist_ok=True)
+    # Not through links, which are refused where they lead a run's files elsewhere.
+    place = Path(os.devnull) if trial.path.is_symlink() else trial.path / "output.log"
+    place.parent.mkdir(parents=True, exist_ok=True)
     kept = os.dup(1), os.dup(2)
-    log = os.open(trial.path / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from ....replay.errors import ConfigError
 from ....replay.files import read_text, replacing
+from ...pictures.status import read_status
 from ...record.output import write_error
-from ..trial import DIED_OFTEN, Outcome, Trial, died, read_status
+from ..trial import DIED_OFTEN, Outcome, Trial, died
 from . import slurm_queue as queue
 from .slurm_job import read_outcome, write_trial
 from .slurm_script import has_objects, sbatch_options, script
@@ -145,7 +146,8 @@ class Slurm:
         if outcome is not None and (outcome.status != "interrupted" or task is None):
             return outcome
         if state == "CANCELLED":  # By somebody; the other runs go on.
-            _, metrics = read_status(trial.path)
+            found = read_status(trial.path)
+            metrics = {} if found is None else found.metrics
             return Outcome("failed", metrics, "its Slurm job was cancelled", 128 + signal.SIGTERM)
         out_of_time = outcome is not None and outcome.exit_code == 128 + signal.SIGHUP
         if not out_of_time and state not in _OF_THE_CLUSTER:

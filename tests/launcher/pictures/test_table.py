@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,7 +204,7 @@ def test_settings_that_never_tell_rows_apart_unasked_may_be_asked_for(
         (["metric=acuracy"], "Did you mean `accuracy`"),
         (["by=optm"], "by=optm: no run has this setting. Did you mean `optim`"),
         (["rums"], "No folder `rums`. Did you mean `runs`"),
-        (["format=tex"], "expected one of markdown, latex, csv"),
+        (["format=text"], "expected one of md, csv, tex. Did you mean `tex`"),
         (["by="], "`by=` has no value"),
         (["metrik=loss"], r"(?s)not understood. Did you mean `metric`.*Usage: ml table"),
     ],
@@ -231,13 +232,109 @@ def test_real_runs_are_found_by_their_data_whatever_their_path(workdir: Path) ->
     }
 
 
+def test_a_run_that_has_not_finished_is_in_no_statistics_and_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupted run of a sequence may score best: it knows the first tasks alone."""
+    for seed, status in enumerate(["interrupted", "failed", "diverged", "running"], start=4):
+        write("digits/sgd", seed, status, accuracy=1.0, optim={"_target_": SGD, "lr": 0.1}, lr=0.1)
+    status = Path("runs/digits/sgd/5/status.json")
+    status.write_text(
+        json.dumps({"status": "failed", "reason": "ValueError: first line\nsecond line"})
+    )
+    out, err = printed(capsys, "runs/digits", "format=csv")
+    sgd = list(csv.DictReader(io.StringIO(out)))[1]
+    assert (sgd["n"], float(sgd["mean"])) == ("4", pytest.approx(0.8125))
+    assert "Interrupted, left out: runs/digits/sgd/4." in err
+    assert "Failed, left out:\n  runs/digits/sgd/5  ValueError: first line\n" in err
+    assert "second" not in err
+    assert "Diverged, left out:\n  runs/digits/sgd/6\n" in err
+    assert "Died, left out: runs/digits/sgd/7." in err  # Nothing holds its lock.
+
+
+def test_a_row_without_a_finished_run_comes_last_and_has_no_rank(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("digits/new", 0, "interrupted", accuracy=1.0, optim={"_target_": ADAM, "lr": 7.0})
+    assert [row["rank"] for row in antelope.table("runs/digits")] == [1, 2, None]
+    out, err = printed(capsys, "runs/digits")
+    assert out.splitlines()[-1].startswith("| -    |")
+    assert "Interrupted, with their last evaluation: runs/digits/new/0." in err
+
+
+def test_runs_that_ended_before_an_evaluation_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early = Path("runs/digits/early/0")
+    early.mkdir(parents=True)
+    (early / "config.yaml").write_text("seed: 0\n")
+    (early / "status.json").write_text('{"status": "failed", "reason": "KeyError: 3"}')
+    before = {"path": str(Path("runs/digits/before/1").absolute()), "swept": {}, "words": []}
+    fine = {"path": str(Path("runs/digits/adam/0").absolute()), "status": "finished"}
+    sweep = {"runs": [{**before, "status": "failed", "reason": "No such layer."}, fine]}
+    Path("runs/digits/sweep.json").write_text(json.dumps(sweep))
+    _, err = printed(capsys, "runs/digits")
+    assert err.splitlines() == [
+        "Failed, left out:",
+        "  runs/digits/early/0  KeyError: 3",
+        "  runs/digits/before/1  No such layer.",
+    ]
+    shutil.rmtree("runs/digits/sgd")
+    shutil.rmtree("runs/digits/adam")
+    with pytest.raises(ConfigError, match=r"(?s)none of those .* evaluated.*KeyError: 3.*layer"):
+        antelope.table("runs/digits")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"runs": 3}', '{"runs": [{"status": "failed"}]}'])
+def test_a_damaged_file_of_a_sweep_is_passed_over(folder: Path, text: str) -> None:
+    Path("runs/digits/sweep.json").write_text(text)
+    assert len(antelope.table("runs/digits")) == 2
+
+
+@pytest.mark.parametrize(("name", "whole"), [("md", "markdown"), ("tex", "latex")])
+def test_formats_have_a_short_name(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, whole: str
+) -> None:
+    assert printed(capsys, f"format={name}") == printed(capsys, f"format={whole}")
+
+
+# What rliable 1.2.0 (arch 7.2, NumPy 2.4) says after numpy.random.seed(0).
+RLIABLE = [
+    ([0.3, 0.4], 0.35, 0.3, 0.4),
+    ([0.81, 0.9, 0.72], 0.81, 0.7200000000000001, 0.9),
+    (
+        [1.5, -2.25, 100.0, 3.0, 7.0, 8.5, 9.0, 2.0, 4.0, 30.0],
+        *(5.583333333333333, 2.3333333333333335, 26.916666666666668),
+    ),
+]
+
+
 class TestStatistics:
+    @pytest.mark.parametrize(("values", "iqm", "low", "high"), RLIABLE)
+    def test_mean_and_interval_are_those_of_rliable(
+        self, values: list[float], iqm: float, low: float, high: float
+    ) -> None:
+        found = summarize(values)
+        assert (found.low, found.high) == (low, high)
+        assert found.iqm == pytest.approx(iqm, rel=1e-15)
+
+    def test_many_runs_are_resampled_in_parts_as_if_at_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        values = np.random.default_rng(0).normal(size=30).tolist()
+        whole = summarize(values)
+        monkeypatch.setattr("antelope.launcher.pictures.statistics._AT_ONCE", 700)
+        assert summarize(values) == whole
+
     @pytest.mark.parametrize("n", [1, 3, 4, 7, 10])
     def test_the_interquartile_mean_is_scipys_trimmed_mean(self, n: int) -> None:
         values = np.random.default_rng(n).normal(size=n)
         assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25))
 
-    def test_the_interval_covers_the_true_mean_as_often_as_it_says(self) -> None:
+    def test_the_interval_covers_the_true_mean_as_often_as_it_says(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("antelope.launcher.pictures.statistics._RESAMPLES", 2000)
         draw = np.random.default_rng(0)
         found = [summarize(draw.normal(size=20).tolist()) for _ in range(200)]
         inside = np.mean([one.low < 0 < one.high for one in found])

@@ -197,7 +197,7 @@ class TestModuleAndId:
         )
         assert _main(["-m", "env=others:Mine-v0,CartPole-v1", *words.split()]) == 0
         names = sorted(path.name for path in Path("runs/default").iterdir())
-        assert names == ["env=CartPole-v1", "env=others-Mine-v0"]
+        assert names == ["env=CartPole-v1", "env=others-Mine-v0", "sweep.json"]
 
     def test_an_installed_package_neither_prints_nor_warns(
         self, package: str, capfd: pytest.CaptureFixture[str]

@@ -102,7 +102,7 @@ def test_bad_trials_are_stopped_with_a_checkpoint_and_continue_to_the_bit(
     stopped = [trial for trial, outcome in ended if outcome.status == "stopped"]
     assert 0 < len(stopped) < 12
     status = json.loads((stopped[0].path / "status.json").read_text())
-    assert (status["status"], status["reason"]) == ("stopped", "antelope.search.on_evaluation")
+    assert (status["status"], status["reason"]) == ("stopped", "the search (pruned)")
     assert [t.state.name for t in trials()].count("PRUNED") == len(stopped)
     assert f"{len(stopped)} stopped early" in searching.summary()
     words, settings = stopped[0].words, {**DATA, **QUIET, "epochs": 5}
@@ -198,7 +198,7 @@ def test_a_sequence_is_judged_by_held_out_rows_of_its_first_tasks() -> None:
     ((trial, outcome),) = run(search(wanted, [Range("lr", 1e-3, 3e-2)], **settings))
     assert outcome.status == "stopped"
     status = json.loads((trial.path / "status.json").read_text())
-    assert (status["reason"], status["task"]) == ("antelope.search.on_task", 2)
+    assert (status["reason"], status["task"]) == ("the search (enough tasks)", 2)
     (found,) = trials()
     assert found.state.name == "COMPLETE"
     assert found.value == found.intermediate_values[2]
@@ -284,3 +284,30 @@ def test_a_search_is_judged_by_the_runs_score(
 ) -> None:
     found = read_wanted({"search": "tpe"}, composed(*settings), [])
     assert found == Wanted("tpe", 20, metric, more=True)
+
+
+def test_a_journal_whose_last_line_is_unfinished_goes_on() -> None:
+    wanted = Wanted("random", 1, "accuracy", more=True)
+    run(search(wanted, epochs=1))
+    journal = Path("runs/study.jsonl")
+    journal.write_bytes(journal.read_bytes()[:-20])  # The disk was full.
+    assert len(run(search(Wanted("random", 2, "accuracy", more=True), epochs=1, resume=True))) == 2
+    assert [trial.state.name for trial in trials()] == ["COMPLETE", "COMPLETE"]
+    journal.write_bytes(b"{broken\n" + journal.read_bytes())
+    with pytest.raises(ConfigError, match=r"study\.jsonl is damaged"):
+        search(wanted, resume=True)
+
+
+def test_a_journal_that_cannot_be_written_does_not_end_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    searching = search(Wanted("random", 1, "accuracy", more=True, prune=True))
+    trial = first(searching)
+    monkeypatch.setattr(optuna.Trial, "report", full)
+    with pytest.warns(UserWarning, match="could not be read or written.*No space left"):
+        outcome = run_trial(trial)
+    searching.tell(trial, outcome)
+    assert trials()[0].value == outcome.metrics["accuracy"]

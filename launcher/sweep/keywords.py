@@ -1,0 +1,118 @@
+"""Keywords of `antelope.sweep`: which of them list values, one for each run.
+
+A list, tuple or range of a setting that has one value lists values. Where one value may be a list itself,
+`[[64, 64]]` is one list, and `[[64], [64, 64]]` are two; anything less clear is refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...envs.forms import form
+from ...replay.errors import ConfigError
+from ..settings.object_names import name_of
+from ..settings.schema import ALIASES, schema
+from ..settings.unknown import OF_SWEEPS
+
+Choice = tuple[str, object]
+"""A value and its text, which folders and tables show; the text comes first."""
+
+_DATA = ("dataset", "test_dataset")
+
+
+def split_keywords(keywords: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The words that keywords such as `jobs=4` stand for, and all other keywords.
+
+    `slurm={"partition": "gpu"}` stands for `slurm.partition=gpu`.
+    """
+    words, rest = list[str](), dict[str, Any]()
+    for key, value in keywords.items():
+        if key.partition(".")[0] not in OF_SWEEPS:
+            rest[key] = value
+        elif isinstance(value, Mapping):
+            words += [f"{key}.{name}={_text(item)}" for name, item in value.items()]
+        elif value is not None:
+            words.append(f"{key}={_text(value)}")
+    return words, rest
+
+
+def product(
+    keywords: Mapping[str, Any],
+) -> list[tuple[dict[str, str], dict[str, object]]]:
+    """Every combination of the values that keywords list: the text of what is swept, and all keywords.
+
+    Raises:
+        ConfigError: For a keyword that may be meant either way, or that lists a value twice.
+    """
+    lists = {key: _listed(key, value) for key, value in keywords.items()}
+    if wrong := [str(found) for found in lists.values() if isinstance(found, ConfigError)]:
+        raise ConfigError("\n".join(wrong))
+    swept = {key: found for key, found in lists.items() if isinstance(found, list)}
+    combined = []
+    for choice in itertools.product(*swept.values()):
+        chosen = dict(zip(swept, choice, strict=True))
+        values = {key: chosen[key][1] if key in chosen else v for key, v in keywords.items()}
+        combined.append(({key: text for key, (text, _) in chosen.items()}, values))
+    return combined
+
+
+def _listed(key: str, value: Any) -> list[Choice] | ConfigError | None:
+    """The values that a keyword lists; None if it is one value; an error if nobody could tell."""
+    if not isinstance(value, (list, tuple, range)) or not _may_list(key, value):
+        return None
+    if not value:
+        return ConfigError(f"{key}= lists no values.")
+    whole = all(isinstance(item, list) for item in value)
+    if isinstance(value, range) or whole or not _may_be_list(key):
+        texts = [_text(item) for item in value]
+        if all(isinstance(item, (str, int, float)) for item in value):
+            for text, count in Counter(texts).items():
+                if count > 1:
+                    return ConfigError(f"{key}= lists {text} twice.")
+        return list(zip(_told_apart(texts), value, strict=True))
+    shown = f"{value!r:.60}"
+    return ConfigError(
+        f"{key}={shown} may be one value or several. Write {key}=[{shown}] for one value that is a list, "
+        f"{key}=[[{_text(value[0])}], ...] for a list in each run, or the word '{key}=A,B' for one value in "
+        "each."
+    )
+
+
+def _may_list(key: str, value: Sequence[Any]) -> bool:
+    """Whether a list or tuple may list values: a pair of arrays is one data set."""
+    return key not in _DATA or isinstance(value, list) or form(value) == "sequence"
+
+
+def _may_be_list(key: str) -> bool:
+    """Whether one value of a setting may be a list."""
+    setting = schema().get(ALIASES.get(key, key))
+    if setting is None:  # An argument of an object, which may be anything.
+        return True
+    return setting.kind == "names" or "list" in setting.kind
+
+
+def _told_apart(texts: Sequence[str]) -> list[str]:
+    """The texts, with a number where objects have the same name."""
+    counts = Counter(texts)
+    numbers: Counter[str] = Counter()
+    told = []
+    for text in texts:
+        numbers[text] += 1
+        told.append(f"{text}-{numbers[text]}" if counts[text] > 1 else text)
+    return told
+
+
+def _text(value: object) -> str:
+    """A value as a word has it, or the short name of an object."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_text(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_text(item)}' for key, item in value.items())}}}"
+    return name_of(value).rpartition(":")[2].rpartition(".")[2]
