@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..replay import DataError, LazyColumn
 from ..replay.files import link_in
@@ -44,6 +45,18 @@ _NAMES = re.compile(r"[0-9a-f]{32}(\.part)?")  # Names of entries.
 _SHOWN = 5  # Broken pictures named in an error; the search ends at four times as many.
 
 
+class PictureRows(Dataset[Any]):
+    """A data set of pictures that come from files, but not each from one of its own.
+
+    Attributes:
+        files: Where its pictures are; None: it holds none, or they change without their files.
+        targets: The target of each row.
+    """
+
+    files: Files | None
+    targets: Any
+
+
 @dataclass(frozen=True)
 class Files:
     """Pictures that a data set reads from files, the same at every reading.
@@ -52,23 +65,25 @@ class Files:
         root: Identifies the data set among others in the cache, with `part`.
         part: The part of its rows that these are, or "" for all.
         paths: The file of each row.
-        labels: The class of each row, int64 `[N]`.
+        labels: The target of each row, `[N]`, or a list of words.
         image: Reads the picture of a row.
         listing: The files whose change makes what was decoded stale, those of other parts included.
-        listed: Reads the picture of a file in `listing`.
+        listed: Reads the picture of a file in `listing`, or of `count` pictures in these files.
         reader: Says how `image` reads a file.
         whole: Whether no rows are taken out later, which would copy them.
+        count: How many pictures `listed` reads; None: one for each file in `listing`.
     """
 
     root: str
     part: str
     paths: Sequence[str]
-    labels: Tensor
+    labels: Any
     image: Callable[[int], Any]
     listing: Sequence[str]
     listed: Callable[[int], Any]
     reader: str
     whole: bool
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,14 +134,21 @@ class Cache:
     Args:
         folders: Where to keep entries: the first that can be written to.
         report: Tells the user.
-        mapped: Whether rows have to stay outside memory (`storage=mmap`).
+        storage: Where rows are: `ram`; `mmap`: outside memory; `stream`: where they came from.
+        window: Rows that are read in any order from what can only be read in turn.
 
     Attributes:
         notes: Why something was not kept, for the run's header.
     """
 
-    def __init__(self, folders: Sequence[Path], report: Report, *, mapped: bool = False):
-        self.folders, self.report, self.mapped = list(folders), report, mapped
+    def __init__(
+        self, folders: Sequence[Path], report: Report, *, storage: str = "ram", window: int = 1
+    ):
+        self.folders, self.report = list(folders), report
+        self.window = window
+        self.mapped, self.streamed = storage == "mmap", storage == "stream"
+        # Where rows are written to; none: they are not written. None: they are in memory.
+        self.rows: list[Path] | None = {"mmap": self.folders, "stream": []}.get(storage)
         self.notes: list[str] = []
         self._last: _Listed | None = None
 
@@ -145,6 +167,9 @@ class Cache:
             DataError: If files cannot be decoded; several are named at once. If rows have to stay outside
                 memory and cannot be stored.
         """
+        if self.streamed:
+            _settle(pictures, files)
+            return self._stream(files, name, pictures)
         pixels = self._pixels(files, name, pictures)
         if pixels is not None and self.mapped:
             source = InFile(pixels.numpy())
@@ -159,6 +184,32 @@ class Cache:
             return LazyColumn(pixels, torch.clone, shape=shape, dtype=dtype)
         return pixels
 
+    def _stream(self, files: Files, name: str, pictures: Pictures) -> LazyColumn:
+        """The pixels of all rows, decoded at each use; their sums need a pass, by all cores."""
+        form, n = pictures.form(), len(files.paths)
+        dtype = torch.from_numpy(np.empty(0, form.dtype)).dtype
+        column = LazyColumn(_Decoded(files), pictures, shape=form.shape, dtype=dtype)
+        if form.dtype != np.uint8:
+            return column
+        starts = range(0, n, _BLOCK_ROWS)
+
+        def work(block: int) -> list[Any]:
+            end = min(n, starts[block] + _BLOCK_ROWS)
+            return sums_of(column.take(torch.arange(starts[block], end))).state()
+
+        self.report.begin(f"reading {n:,} pictures of {name} for their mean", 0, n)
+        try:
+            sums, count = None, 0
+            with closing(by_all_cores(work, range(len(starts)))) as results:
+                for _, found in results:
+                    sums = Sums(*found) if sums is None else sums + Sums(*found)
+                    self.report.advance(count := min(n, count + _BLOCK_ROWS))
+        finally:
+            self.report.end()
+        if sums is not None:
+            remember(column, sums)
+        return column
+
     def _listed(self, files: Files) -> _Listed:
         """The files' sizes and times, read once for all parts of a data set."""
         if self._last is None or self._last.listing is not files.listing:
@@ -171,7 +222,8 @@ class Cache:
         except OSError:
             return None  # Reading it gives the error.
         # Of all parts: a small one of a large folder is kept too.
-        seconds = _SECONDS_PER_PICTURE * len(files.listing) + _SECONDS_PER_BYTE * listed.size
+        pictures_read = len(files.listing) if files.count is None else files.count
+        seconds = _SECONDS_PER_PICTURE * pictures_read + _SECONDS_PER_BYTE * listed.size
         if seconds < _WORTH_S and not self.mapped:
             return None
         source = listed.digest
@@ -276,6 +328,19 @@ class Cache:
         making.rename(entry)
 
 
+class _Decoded:
+    """The pictures of files, each decoded when it is read."""
+
+    def __init__(self, files: Files):
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files.paths)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.files.image(i)
+
+
 class _Journal:
     """What is decoded, a line for each block; written once its pixels are on the disk.
 
@@ -337,7 +402,7 @@ def _settle(pictures: Pictures, files: Files) -> None:
     """Settle size and mode on as many pictures as decoding in memory looks at, from all parts."""
     if pictures.size is not None:
         return
-    found, n, first = [], len(files.listing), None
+    found, n, first = [], files.count or len(files.listing), None
     for i in range(0, n, max(1, n // 100)):
         try:
             found.append(files.listed(i))

@@ -52,9 +52,10 @@ class Reduction:
             return
         held = [p for p in {id(p): p for p in parameters}.values() if p.requires_grad]
         buffers = [b for b in self._agent.buffers() if b.is_floating_point() and b.numel()]
-        self.updates += 1
         numbers = sum(p.numel() for p in held)
-        place.agree(f"update {self.updates} of {len(held)} parameters, {numbers} numbers")
+        at = self.updates + 1
+        place.agree(f"update {at} of {len(held)} parameters, {numbers} numbers")
+        self.updates = at  # Not before: a rank that has failed makes no update, and may go on.
         changed = self._sum(place, held, buffers, weight)
         self._average(place, [b for b, c in zip(buffers, changed, strict=True) if c])
         self._reduced = {id(p.grad): p.grad._version for p in held if p.grad is not None}
@@ -186,7 +187,7 @@ class Reduction:
             [float(p.detach().double().sum()), float(p.detach().double().abs().sum())]
             for _, p in named
         ]
-        for rank, theirs in enumerate(place.objects(sums)):
+        for rank, theirs in enumerate(place.objects(sums, "sums of the weights")):
             for (name, _), a, b in zip(named, sums, theirs, strict=True):
                 far = abs(a[0] - b[0]) + abs(a[1] - b[1])
                 if far > _ROUNDING * (a[1] + b[1]) and rank != place.rank:

@@ -182,8 +182,11 @@ def test_a_status_that_cannot_be_read_is_none(text: str) -> None:
 
 def test_a_status_of_an_earlier_version_has_no_process() -> None:
     RUN.mkdir()
-    (RUN / "status.json").write_text('{"status": "finished", "step": 4, "metrics": {"r2": null}}')
+    (RUN / "status.json").write_text(
+        '{"status": "finished", "step": 4, "metrics": {"r2": null, "f1": [1, 2]}}'
+    )
     found = status()
+    assert list(found.metrics) == ["r2"]
     assert (found.status, found.pid, found.host, found.attempt) == ("finished", None, "", 1)
     assert np.isnan(found.metrics["r2"])
     write(status="running")
@@ -232,10 +235,10 @@ def test_a_lock_that_another_run_holds_by_now_stays_its_own() -> None:
 
 
 class Restless(Net):
-    """Cannot be put to rest once it has learnt."""
+    """Cannot be put to rest once it has been evaluated."""
 
     def eval(self) -> Restless:
-        if RUN.exists() and (RUN / "train.csv").exists():
+        if (RUN / "eval.csv").exists():
             raise RuntimeError("I will not rest")
         super().eval()
         return self
@@ -243,7 +246,7 @@ class Restless(Net):
 
 def test_an_error_after_the_last_step_is_the_runs_status() -> None:
     with pytest.raises(RuntimeError, match="not rest"):
-        learn(model=Restless, log_every=1)
+        learn(model=Restless, epochs=1)
     assert (status().status, status().reason) == ("failed", "RuntimeError: I will not rest")
 
 
