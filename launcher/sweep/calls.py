@@ -60,6 +60,7 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
     except (KeyboardInterrupt, SystemExit):
         write_error("Continue it with the same call and resume=True.")
         raise
+    driver.say_results()
     return _loaded(driver)
 
 

@@ -22,7 +22,7 @@ from .lines import began, ended
 from .places import digest
 from .record import Record
 from .standing import done, is_live, move_aside
-from .table import live, ranked
+from .table import live
 from .trial import Outcome, Trial
 
 _MANY = 10_000  # Slots of an engine that leaves it to others how many runs there are at once.
@@ -88,8 +88,6 @@ class Driver:
                 self._ended(*found)
             finished = True
             self.trials = self._source.ranked(self.trials)
-            if said := self._source.summary():
-                self._say(said)
         except (KeyboardInterrupt, SystemExit) as error:
             mark_resumable(error, True)
             self._say_interrupted()
@@ -98,10 +96,11 @@ class Driver:
             if self._engine is not None:
                 self._engine.close(cancel=not finished)
 
-    def say_ranked(self) -> None:
+    def say_results(self) -> None:
         """Print the runs' results, the best first."""
-        if not self._quiet and (table := ranked(self.trials)):
-            self._say(f"\n{table}")
+        if not self._quiet:
+            for text in filter(None, (self._source.table(self.trials), self._source.summary())):
+                self._say(f"\n{text}")
 
     def _ask(self) -> list[Trial]:
         """The trials that may start now: all of a grid, or as many of a search as there are free slots."""
