@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...replay.errors import ConfigError
 from ..record.output import to_nowhere, write_error
 from ..record.signals import SignalExit, mark_resumable
 from ..settings.compose import compose
@@ -198,11 +199,17 @@ class Driver:
         Raises:
             KeyboardInterrupt, SystemExit: If a signal has ended it, which ends the sweep.
         """
+        if outcome.exit_code == ConfigError.exit_code and is_live(trial.path):
+            self._elsewhere[trial.path] = trial  # Another sweep has begun it in the meantime.
+            return
         if self._source.waits and outcome.status == "diverged":
             outcome = replace(outcome, exit_code=0)  # A result: the search looks elsewhere.
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
-        self._record.write()
+        try:
+            self._record.write()
+        except ConfigError as error:  # A full disk: the run directories are the truth.
+            write_error(str(error))
         of = max(self._source.total, len(self.trials))
         self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":
