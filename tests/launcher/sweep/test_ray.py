@@ -216,14 +216,20 @@ def as_alone(folder: Path, alone: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_is_continued_by_the_same_command(folder: Path, alone: Path) -> None:
-    work = folder / "driver"
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_driver_that_was_ended_is_continued_by_the_same_command(
+    folder: Path, alone: Path, signum: signal.Signals
+) -> None:
+    work = folder / signum.name
     work.mkdir()
     (work / "net.py").write_text(NET)
     first = started(work, "seed=0,1")
     until_saved(work)
-    first.kill()
-    first.communicate()
+    first.send_signal(signum)
+    said, _ = first.communicate()
+    if signum == signal.SIGTERM:
+        assert first.returncode == 143
+        assert b"resume=true" in said
     again = started(work, "seed=0,1", "resume=true")
     said, _ = again.communicate(timeout=240)
     assert again.returncode == 0, said
