@@ -49,7 +49,7 @@ class Ray:
             import ray
         except ImportError as error:
             raise ConfigError("engine=ray needs Ray: pip install 'antelope-ml[ray]'.") from error
-        self._ray = ray
+        self._ray: Any = ray
         self._address = "" if ray.is_initialized() else os.environ.get("RAY_ADDRESS") or "local"
         if self._address:  # Otherwise Ray is the caller's, and stays.
             _connect(ray, self._address, jobs)
