@@ -91,7 +91,8 @@ def read(
     arrays.target_headings = labels
     arrays.alterations = alterations(source, name)
     if (found := files(source)) is not None:
-        arrays.files = of_files(found.root, found.paths)
+        named = found.paths if found.count is None else found.listing
+        arrays.files = of_files(found.root, named)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)
     else:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..replay import DataError, LazyColumn
 from ..replay.files import link_in
@@ -44,6 +45,18 @@ _NAMES = re.compile(r"[0-9a-f]{32}(\.part)?")  # Names of entries.
 _SHOWN = 5  # Broken pictures named in an error; the search ends at four times as many.
 
 
+class PictureRows(Dataset[Any]):
+    """A data set of pictures that come from files, but not each from one of its own.
+
+    Attributes:
+        files: Where its pictures are; None: it holds none, or they change without their files.
+        targets: The target of each row.
+    """
+
+    files: Files | None
+    targets: Any
+
+
 @dataclass(frozen=True)
 class Files:
     """Pictures that a data set reads from files, the same at every reading.
@@ -52,23 +65,25 @@ class Files:
         root: Identifies the data set among others in the cache, with `part`.
         part: The part of its rows that these are, or "" for all.
         paths: The file of each row.
-        labels: The class of each row, int64 `[N]`.
+        labels: The target of each row, `[N]`, or a list of words.
         image: Reads the picture of a row.
         listing: The files whose change makes what was decoded stale, those of other parts included.
-        listed: Reads the picture of a file in `listing`.
+        listed: Reads the picture of a file in `listing`, or of `count` pictures in these files.
         reader: Says how `image` reads a file.
         whole: Whether no rows are taken out later, which would copy them.
+        count: How many pictures `listed` reads; None: one for each file in `listing`.
     """
 
     root: str
     part: str
     paths: Sequence[str]
-    labels: Tensor
+    labels: Any
     image: Callable[[int], Any]
     listing: Sequence[str]
     listed: Callable[[int], Any]
     reader: str
     whole: bool
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +186,8 @@ class Cache:
         except OSError:
             return None  # Reading it gives the error.
         # Of all parts: a small one of a large folder is kept too.
-        seconds = _SECONDS_PER_PICTURE * len(files.listing) + _SECONDS_PER_BYTE * listed.size
+        pictures_read = len(files.listing) if files.count is None else files.count
+        seconds = _SECONDS_PER_PICTURE * pictures_read + _SECONDS_PER_BYTE * listed.size
         if seconds < _WORTH_S and not self.mapped:
             return None
         source = listed.digest
@@ -337,7 +353,7 @@ def _settle(pictures: Pictures, files: Files) -> None:
     """Settle size and mode on as many pictures as decoding in memory looks at, from all parts."""
     if pictures.size is not None:
         return
-    found, n, first = [], len(files.listing), None
+    found, n, first = [], files.count or len(files.listing), None
     for i in range(0, n, max(1, n // 100)):
         try:
             found.append(files.listed(i))

@@ -15,7 +15,7 @@ Audio, Video                   an error that says how to make arrays of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..replay import ConfigError, DataError, Ragged
+from ..replay import ConfigError, DataError, Mapped, Ragged
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .datasets import read
@@ -190,11 +190,15 @@ def read_part(
     """
     target, inputs = _target(part, wishes, name), _inputs(part, wishes, name)
     features = part.features
-    table = _arrow(part, [*inputs, *target])
+    mapped = cache is not None and cache.mapped
+    table = _arrow(part, target if mapped else (*inputs, *target))
     targets, names = _targets(table, target, features, wishes, name)
-    columns = {
-        column: column_of(table[column], features[column], column, name) for column in inputs
-    }
+    if mapped:
+        columns = _in_place(part, inputs, name)
+    else:
+        columns = {
+            column: column_of(table[column], features[column], column, name) for column in inputs
+        }
     only = columns[inputs[0]]
     source: Any
     if len(columns) > 1:
@@ -231,6 +235,21 @@ def inputs_of(part: Any, wishes: Wishes, *, name: str) -> Any:
         return columns
     only = next(iter(columns.values()))
     return [only[row] for row in range(len(only))] if isinstance(only, Ragged) else only
+
+
+def _in_place(part: Any, names: list[str], name: str) -> dict[str, Any]:
+    """Columns whose arrays stay in the files of a part, whatever rows of them it selects."""
+    whole, rows = part.data.table, part._indices  # A selection has no public name.
+    chosen = None if rows is None else torch.from_numpy(rows.column(0).to_numpy().astype("int64"))
+    columns = {}
+    for column in names:
+        taken = column_of(whole[column], part.features[column], column, name, mapped=True)
+        if chosen is not None and not isinstance(taken, Mapped):
+            taken = column_of(_arrow(part, [column])[column], part.features[column], column, name)
+        elif chosen is not None:
+            taken = taken.rows(chosen)
+        columns[column] = taken
+    return columns
 
 
 def _whole(column: Any, name: str, source: str) -> Any:
@@ -323,7 +342,7 @@ def _inputs(part: Any, wishes: Wishes, name: str) -> list[str]:
     return input_names(part.column_names, _target(part, wishes, name), wishes, name)
 
 
-def _arrow(part: Any, columns: list[str]) -> pa.Table:
+def _arrow(part: Any, columns: Sequence[str]) -> pa.Table:
     """Columns of a part as Arrow's, in its rows: a selection of them is applied."""
     kept = part.select_columns([column for column in part.column_names if column in columns])
     return kept.with_format("arrow")[:]

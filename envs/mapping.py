@@ -32,6 +32,8 @@ def in_place(value: Any, what: str) -> Mapped | None:
     Returns:
         The column; None for anything else, and for an array without rows.
     """
+    if isinstance(value, Mapped):
+        return value.converted(lambda rows: as_tensor(rows, what))
     if isinstance(value, Tensor):
         plain = value.layout == torch.strided and value.device.type == "cpu"
         held = plain and not (value.is_nested or value.is_quantized or value.requires_grad)

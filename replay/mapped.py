@@ -66,6 +66,9 @@ class Mapped:
         """Some rows, `[n, *shape]`, as a copy."""
         return self.take(torch.arange(*rows.indices(len(self))))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:].numpy(), dtype)
+
     @property
     def nbytes(self) -> int:
         """Size of the rows, in bytes; few of them are in memory."""
@@ -135,6 +138,33 @@ class InFile:
 
     def take(self, index: Tensor) -> Tensor:
         return torch.from_numpy(self.array.take(index.numpy(), axis=0))
+
+
+class Chunks:
+    """The rows of many NumPy arrays, one after another.
+
+    Args:
+        arrays: `[N_i, *shape]`, all of one dtype, which torch has.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self.arrays = list(arrays)
+        lengths = np.array([len(array) for array in arrays])
+        self.ends = lengths.cumsum()
+        self.begins = self.ends - lengths
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def take(self, index: Tensor) -> Tensor:
+        rows, first = index.numpy(), self.arrays[0]
+        which = np.searchsorted(self.ends, rows, side="right")
+        places = rows - self.begins[which]
+        found = np.empty((len(rows), *first.shape[1:]), first.dtype)
+        # One by one: the rows of a batch are nearly all in different arrays.
+        for i, (array, row) in enumerate(zip(which.tolist(), places.tolist(), strict=True)):
+            found[i] = self.arrays[array][row]
+        return torch.from_numpy(found)
 
 
 class InTurn:

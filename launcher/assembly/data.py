@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...envs import datasets, folders, huggingface, sources
+from ...envs import datasets, folders, huggingface, shards, sources
 from ...envs.arrays import Arrays
 from ...envs.decoded import Cache
 from ...envs.images import Pictures
@@ -30,7 +30,8 @@ from .subset import choose_subset
 from .tables import read_tables, table_to_evaluate
 from .torch_losses import targets_of
 
-_PARTS = (folders.Parts, huggingface.Parts)
+_OF_FILES = (folders.Parts, shards.Parts)
+_PARTS = (*_OF_FILES, huggingface.Parts)
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -94,8 +95,8 @@ def read_data(
     first: Pictures | None = None
     for one, another in zip(parts, others or parts, strict=True):
         part, arguments, other = one.source, one.arguments, another.source
-        of_folder = isinstance(part, folders.Parts)
-        if of_folder and not own and isinstance(other, folders.Parts):
+        of_folder = isinstance(part, _OF_FILES)
+        if of_folder and not own and isinstance(other, _OF_FILES):
             other = other.numbered_as(part)
         # Held-out images are resized to the training images' size and channels.
         pictures = Pictures(plan.image_size, colour=of_folder)
@@ -259,7 +260,7 @@ def source_to_predict(named: Named, plan: Plan) -> Any:
 
 def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path) -> Any:
     """One part of a data set, not read yet; None if it has no such part."""
-    if isinstance(part, folders.Parts):
+    if isinstance(part, _OF_FILES):
         if arguments:
             raise ConfigError(
                 f"A folder has no argument `{next(iter(arguments))}`. It accepts: subset."
@@ -289,6 +290,8 @@ def _check_columns_named(parts: list[Opened], plan: Plan) -> None:
                 "sequences among its inputs. Leave those out, inputs=[...], or leave the setting out."
             )
         return
+    if given == ["target"] and any(isinstance(part.source, shards.Parts) for part in parts):
+        return  # A key of their `.json` files.
     if given:
         raise ConfigError(
             f"{given[0]}= is about columns, but the data is not a table: give dataset= a data frame, "
@@ -302,6 +305,8 @@ def data_name(part: object) -> str:
         return part.name
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
+    if isinstance(part, shards.Parts):
+        return part.path.resolve().name if part.path.is_dir() else part.path.resolve().parent.name
     if isinstance(part, (tuple, list)):
         return "arrays"
     return class_name(part)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..record.output import to_nowhere
-from ..record.signals import SignalExit
+from ..record.output import to_nowhere, write_error
+from ..record.signals import SignalExit, mark_resumable
 from ..settings.compose import compose
 from .checks import check_objects, check_trials
 from .engines import Engine, engine_named
@@ -61,7 +61,7 @@ class Driver:
         self._name, self._jobs, self._options = engine, jobs, options
         self._engine: Engine | None = None
         self._running: set[Path] = set()
-        self._elsewhere: list[Trial] = []
+        self._elsewhere: dict[Path, Trial] = {}
         self._checked = False
         self.trials: list[Trial] = []
         self.outcomes: dict[Path, Outcome] = {}
@@ -90,6 +90,10 @@ class Driver:
             self.trials = self._source.ranked(self.trials)
             if said := self._source.summary():
                 self._say(said)
+        except (KeyboardInterrupt, SystemExit) as error:
+            mark_resumable(error, True)
+            self._say_interrupted()
+            raise
         finally:
             if self._engine is not None:
                 self._engine.close(cancel=not finished)
@@ -138,6 +142,8 @@ class Driver:
             else:
                 left.append(trial)
             self._record.add(trial, said)
+            if trial.path in self.outcomes:
+                self._record.ended(trial, self.outcomes[trial.path])
         if left:
             self._check(left)
         if not self._resume:
@@ -145,12 +151,12 @@ class Driver:
         elif (
             self._name != "slurm"
         ):  # There, the jobs of an earlier start go on, and are taken over.
-            self._elsewhere += [trial for trial in left if is_live(trial.path)]
+            self._elsewhere |= {trial.path: trial for trial in left if is_live(trial.path)}
         if trials:
             self._record.write()
             self._say_began(trials, len(left), len(moved))
         for trial in left:
-            if trial not in self._elsewhere:
+            if trial.path not in self._elsewhere:
                 self._start(trial)
         for trial in trials:
             if trial.path in self.outcomes:
@@ -174,8 +180,8 @@ class Driver:
 
     def _wait(self) -> tuple[Trial, Outcome] | None:
         """Wait for a trial to end; None if none has, but one of another process may be over."""
-        for trial in [trial for trial in self._elsewhere if not is_live(trial.path)]:
-            self._elsewhere.remove(trial)
+        for path in [path for path in self._elsewhere if not is_live(path)]:
+            trial = self._elsewhere.pop(path)
             if (outcome := done(trial)) is not None:
                 return trial, outcome
             self._start(trial)  # It was killed, or stopped: it goes on here.
@@ -197,6 +203,7 @@ class Driver:
             outcome = replace(outcome, exit_code=0)  # A result: the search looks elsewhere.
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
+        self._record.write()
         of = max(self._source.total, len(self.trials))
         self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":
@@ -227,6 +234,15 @@ class Driver:
         if slots == 1:
             return "one after another"
         return f"on {self._name}, {slots} at once" if slots < _MANY else f"on {self._name}"
+
+    def _say_interrupted(self) -> None:
+        over = sum(not outcome.exit_code for outcome in self.outcomes.values())
+        line = f"Interrupted: {over} of {len(self.trials)} runs are finished."
+        if self._running:
+            line += (
+                f" {len(self._running)} others are asked to save and to stop, or have not begun."
+            )
+        write_error(line)
 
     def _say(self, line: str) -> None:
         if self._quiet:
