@@ -97,7 +97,9 @@ class Slurm:
             time.sleep(_LOOK_S)
 
     def close(self, *, cancel: bool) -> None:
-        """Cancel the trials that have not ended, if asked to; they save first."""
+        """Cancel the trials that have not ended, if asked to; they save first. Else they go on."""
+        if self._at and not cancel:
+            write_error(f"{len(self._at)} runs stay in Slurm's queue.")
         try:
             while cancel and (left := [t.job for p, t in self._alive().items() if p in self._at]):
                 queue.ask("scancel", *left)

@@ -145,17 +145,25 @@ def test_whatever_happens_to_its_jobs_a_sweep_ends_with_the_same_bits(
         assert_same(run, other)
 
 
-def test_an_interrupted_sweep_leaves_saved_runs_and_no_jobs(
+def test_ctrl_c_cancels_the_jobs_and_the_end_of_the_login_does_not(
     folder: Path, cluster: Any, sweep: Sweep
 ) -> None:
     zero, one, *_ = runs(folder)
     (folder / "hold").touch()
     driver = sweep(folder, *ON_SLURM, env=cluster.env)
     cluster.wait_until(lambda: has_begun(zero, one), 90)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGHUP)
     _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == 130
+    assert driver.returncode == 129
+    assert "4 runs stay in Slurm's queue." in errors
     assert "resume=true" in errors
+    assert cluster("squeue", "--noheader", "--states=RUNNING").count("\n") == 2
+    driver = sweep(folder, *ON_SLURM, "resume=true", env=cluster.env)
+    errors = "".join(driver.stderr.readline() for _ in range(4))  # type: ignore[union-attr]
+    assert errors.count("is in Slurm's queue already") == 4
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
     assert cluster("squeue", "--noheader") == ""
     assert [status(run)["status"] for run in (zero, one)] == ["interrupted"] * 2
 

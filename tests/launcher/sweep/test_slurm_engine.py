@@ -257,6 +257,16 @@ def test_a_sweep_cancels_its_own_jobs_only(tmp_path: Path, queue: Pretended) -> 
     assert queue.cancelled == ["102_0"]
 
 
+def test_jobs_outlive_a_driver_that_does_not_cancel_them(
+    tmp_path: Path, queue: Pretended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = started(tmp_path)
+    engine._submit()
+    engine.close(cancel=False)
+    assert queue.cancelled == []
+    assert "2 runs stay in Slurm's queue." in capsys.readouterr().err
+
+
 def test_what_sbatch_refuses_is_said_before_anything_is_kept(
     tmp_path: Path, queue: Pretended
 ) -> None:
