@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from ..replay import DataError, Ragged
 from ..replay.mapped import Mapped
@@ -40,6 +41,7 @@ from .numbering import in_words
 from .numbers import as_tensor
 from .pixel_masks import image_size
 from .statistics import chunks
+from .streams import StreamRows
 
 _FEW = 20  # Up to so many different whole floats may be meant as classes.
 
@@ -84,7 +86,7 @@ def read(
     inputs, targets = map_tree(_on_host, inputs), targets.cpu()
     _check_rows(inputs, targets, name)
     checked = as_targets(targets, name, wanted, image_size(inputs))
-    if cache is not None and cache.mapped and isinstance(inputs, Ragged):
+    if cache is not None and cache.rows is not None and isinstance(inputs, Ragged):
         cache.notes.append(f"sequences of {name} are in memory, whatever storage= says")
     arrays = Arrays(inputs, checked, name, high=largest_value(source))
     arrays.headings = _headings(source) if form(source) == "pair" else None
@@ -158,7 +160,7 @@ def _parts(
     source: Any, name: str, pictures: Pictures, channels: str | None, cache: Cache | None
 ) -> tuple[TableField, Any]:
     """Inputs, with images channels-first, and targets in any form."""
-    kind, folders = form(source), cache.folders if cache is not None and cache.mapped else None
+    kind, folders = form(source), None if cache is None else cache.rows
     if kind == "pair":
         inputs, targets = source
         targets = list(targets) if isinstance(targets, (tuple, range)) else targets
@@ -172,12 +174,15 @@ def _parts(
     if (held := columns(source)) is not None:
         if held.pictures:
             rows = held.inputs
-            return rows if folders is None else on_disk(rows, folders), held.targets
+            return on_disk(rows, folders) if folders else rows, held.targets
         if folders is not None and (mapped := in_place(held.inputs, f"The input of {name}")):
             return mapped.converted(lambda rows: channels_first(rows, name, channels)), held.targets
         rows = as_tensor(held.inputs, f"The input of {name}")
         return channels_first(rows, name, channels), held.targets
-    if kind != "items":
+    if cache is not None and isinstance(source, IterableDataset) and folders is not None:
+        cache.report.say(f"reading {name} to its end once, for its length and its targets")
+        source = StreamRows(source, name, cache.window)
+    elif kind != "items":
         refuse(source, name)
     return decode(source, name, pictures, channels, folders)
 

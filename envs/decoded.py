@@ -134,14 +134,21 @@ class Cache:
     Args:
         folders: Where to keep entries: the first that can be written to.
         report: Tells the user.
-        mapped: Whether rows have to stay outside memory (`storage=mmap`).
+        storage: Where rows are: `ram`; `mmap`: outside memory; `stream`: where they came from.
+        window: Rows that are read in any order from what can only be read in turn.
 
     Attributes:
         notes: Why something was not kept, for the run's header.
     """
 
-    def __init__(self, folders: Sequence[Path], report: Report, *, mapped: bool = False):
-        self.folders, self.report, self.mapped = list(folders), report, mapped
+    def __init__(
+        self, folders: Sequence[Path], report: Report, *, storage: str = "ram", window: int = 1
+    ):
+        self.folders, self.report = list(folders), report
+        self.window = window
+        self.mapped, self.streamed = storage == "mmap", storage == "stream"
+        # Where rows are written to; none: they are not written. None: they are in memory.
+        self.rows: list[Path] | None = {"mmap": self.folders, "stream": []}.get(storage)
         self.notes: list[str] = []
         self._last: _Listed | None = None
 
@@ -160,6 +167,9 @@ class Cache:
             DataError: If files cannot be decoded; several are named at once. If rows have to stay outside
                 memory and cannot be stored.
         """
+        if self.streamed:
+            _settle(pictures, files)
+            return self._stream(files, name, pictures)
         pixels = self._pixels(files, name, pictures)
         if pixels is not None and self.mapped:
             source = InFile(pixels.numpy())
@@ -173,6 +183,32 @@ class Cache:
             shape, dtype = tuple(pixels.shape[1:]), pixels.dtype
             return LazyColumn(pixels, torch.clone, shape=shape, dtype=dtype)
         return pixels
+
+    def _stream(self, files: Files, name: str, pictures: Pictures) -> LazyColumn:
+        """The pixels of all rows, decoded at each use; their sums need a pass, by all cores."""
+        form, n = pictures.form(), len(files.paths)
+        dtype = torch.from_numpy(np.empty(0, form.dtype)).dtype
+        column = LazyColumn(_Decoded(files), pictures, shape=form.shape, dtype=dtype)
+        if form.dtype != np.uint8:
+            return column
+        starts = range(0, n, _BLOCK_ROWS)
+
+        def work(block: int) -> list[Any]:
+            end = min(n, starts[block] + _BLOCK_ROWS)
+            return sums_of(column.take(torch.arange(starts[block], end))).state()
+
+        self.report.begin(f"reading {n:,} pictures of {name} for their mean", 0, n)
+        try:
+            sums, count = None, 0
+            with closing(by_all_cores(work, range(len(starts)))) as results:
+                for _, found in results:
+                    sums = Sums(*found) if sums is None else sums + Sums(*found)
+                    self.report.advance(count := min(n, count + _BLOCK_ROWS))
+        finally:
+            self.report.end()
+        if sums is not None:
+            remember(column, sums)
+        return column
 
     def _listed(self, files: Files) -> _Listed:
         """The files' sizes and times, read once for all parts of a data set."""
@@ -290,6 +326,19 @@ class Cache:
         (making / "about.json").write_text(json.dumps(about))
         done.path.unlink()
         making.rename(entry)
+
+
+class _Decoded:
+    """The pictures of files, each decoded when it is read."""
+
+    def __init__(self, files: Files):
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files.paths)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.files.image(i)
 
 
 class _Journal:

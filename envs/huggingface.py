@@ -190,7 +190,7 @@ def read_part(
     """
     target, inputs = _target(part, wishes, name), _inputs(part, wishes, name)
     features = part.features
-    mapped = cache is not None and cache.mapped
+    mapped = cache is not None and cache.rows is not None
     table = _arrow(part, target if mapped else (*inputs, *target))
     targets, names = _targets(table, target, features, wishes, name)
     if mapped:

@@ -20,6 +20,7 @@ from torch.utils.data import Subset, TensorDataset
 from .decoded import Files, PictureRows
 from .folders import PictureFolder
 from .images import load
+from .streams import StreamRows
 
 
 class Held(NamedTuple):
@@ -55,7 +56,7 @@ def labels(source: Any) -> Any:
         found = labels(source.dataset)
         index = _index(source.indices, -1 if found is None else len(found))
         return None if index is None else np.asarray(found)[index.numpy()]
-    if _reads_as(source, PictureFolder) or isinstance(source, PictureRows):
+    if _reads_as(source, PictureFolder) or isinstance(source, PictureRows | StreamRows):
         return source.targets
     module = sys.modules.get("torchvision.datasets")
     if module is None or _altered(source, "target_transform"):

@@ -50,7 +50,8 @@ def decode(
     """Read a data set item by item into memory or into files, or prepare to read it at each use.
 
     Args:
-        folders: Where rows are written to, instead of being kept in memory; None: they are kept.
+        folders: Where rows are written to, instead of being kept in memory; none: they are read at each
+            use; None: they are kept.
 
     Returns:
         Inputs `[N, *shape]`, or a dict of them where items hold one, and targets as a list or in the form in
@@ -67,7 +68,7 @@ def decode(
 
     forms = map_paths(lambda path, row: _Form(row, path, name), convert(items[0]))
     fits = sum(form.nbytes for form in leaves(forms)) * n < _MEMORY_SHARE * _memory_bytes()
-    fits = fits or folders is not None
+    fits = bool(folders) if folders is not None else fits
     changing, targets_change = _changes(items, convert, n)
     if targets_change and not fits:
         raise DataError(
@@ -80,7 +81,7 @@ def decode(
     # Random transforms are sampled at each reading; data too large for memory is read from its source.
     targets, parts = in_memory.labels(source), forms
     if targets is None:
-        targets, parts = _read_rest(items, convert, forms, changing, pictures)
+        targets, parts = _read_rest(items, convert, forms, changing, pictures, keep=folders is None)
         if _differ(items, targets, pictures):
             if fits:
                 return _read_once(items, convert, name, pictures, warn=True, folders=folders)
@@ -207,15 +208,18 @@ def _read_rest(
     forms: Any,
     changing: Any,
     pictures: Pictures,
+    *,
+    keep: bool,
 ) -> tuple[list[Any], Any]:
     """The targets, and for each part of the inputs its form or, if it is kept in memory, its rows.
 
     Args:
         forms: The form of each part, which is widened for the types of all items.
         changing: Whether each part differs from one reading to the next.
+        keep: Whether parts that take little memory are kept.
     """
     n = len(items)
-    most = _KEPT_SHARE * _memory_bytes() / (n * len(leaves(forms)))
+    most = _KEPT_SHARE * _memory_bytes() / (n * len(leaves(forms))) if keep else 0
 
     def part_of(form: _Form, changes: bool) -> _Form | _Filled:
         return form if changes or form.nbytes > most else _Filled(form, n)

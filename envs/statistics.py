@@ -111,11 +111,11 @@ class Sums:
 
 # Sums that were added up while a column was made, by the identity of the column.
 _KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-_OF_SOURCES: WeakKeyDictionary[Rows, Sums] = WeakKeyDictionary()
+_OF_SOURCES: WeakKeyDictionary[Rows | LazyColumn, Sums] = WeakKeyDictionary()
 
 
-def remember(column: Tensor | Rows, sums: Sums) -> None:
-    """Let `sums_of` return these sums for this very tensor, or this source, which does not change."""
+def remember(column: Tensor | LazyColumn | Rows, sums: Sums) -> None:
+    """Let `sums_of` return these sums for this very column, or this source, which does not change."""
     if isinstance(column, Tensor):
         _KNOWN[column] = sums
     else:
@@ -126,8 +126,8 @@ def sums_of(column: Column) -> Sums:
     """The sums of a uint8 column `[N, *shape]`, in one pass."""
     if isinstance(column, Tensor) and (known := _KNOWN.get(column)) is not None:
         return known
-    source = column.whole if isinstance(column, Mapped) else None
-    if source is not None and (known := _OF_SOURCES.get(source)) is not None:
+    source = column.whole if isinstance(column, Mapped) else column
+    if source is not None and not isinstance(source, Tensor) and (known := _OF_SOURCES.get(source)):
         return known
     shape = tuple(column.shape[1:])
     channels = shape[0] if len(shape) == 3 else math.prod(shape)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, Ragged, Replay, Space, Spec, Table
+from ..replay import ConfigError, LazyColumn, Ragged, Replay, Space, Spec, Table
 from ..replay.samplers import batch_sizes
 from ..replay.spec import is_ragged
 from ..replay.transfer import upload
@@ -86,6 +86,12 @@ class TableWorld(OfData):
         # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
 
+    @property
+    def _in_turn(self) -> bool:
+        """Whether rows can only be read one after the other."""
+        columns = leaves(self.train.columns["obs"])
+        return any(isinstance(c, LazyColumn) and c.in_turn for c in columns)
+
     # ---------------------------------------------------------------------------- before the run
 
     def unread(self, *, normalize_obs: bool, eval_episodes: int) -> dict[str, str]:
@@ -113,6 +119,8 @@ class TableWorld(OfData):
             task_transform=self.task_transform,
             borders=wishes.borders,
             before=wishes.before,
+            window=wishes.window,
+            in_turn=self._in_turn,
         )
 
     def example(self, n: int, device: torch.device) -> Any:

@@ -174,6 +174,14 @@ class LazyColumn:
     def take(self, index: Tensor) -> Tensor:
         return torch.stack([self.convert(self.source[i]) for i in index.tolist()])
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether items of the source can only be read one after the other."""
+        source = self.source
+        while isinstance(source, _Reindexed):
+            source = source.source
+        return bool(getattr(source, "in_turn", False))
+
     def converted(self, convert: Callable[[Tensor], Tensor], dtype: torch.dtype) -> LazyColumn:
         """The column with its rows converted further, to `dtype`."""
         first = self.convert

@@ -71,6 +71,7 @@ class Plan:
     # Data sets
     data_dir: str | None
     storage: str
+    shuffle_buffer: int
     batch_size: int
     standardize: bool
     aug: tuple[Named, ...] | None

@@ -19,6 +19,8 @@ def without_effect(plan: Plan, world: World) -> dict[str, str]:
         reasons["storage"] = (
             "it learns from an environment, whose transitions replay.storage= places"
         )
+    if plan.storage != "stream":
+        reasons.setdefault("shuffle_buffer", "only storage=stream shuffles within one")
     if _dims(world.spec.obs) < 3:
         reasons["channels"] = "its inputs are not arrays of images"
     reasons |= world.unread(normalize_obs=plan.normalize_obs, eval_episodes=plan.eval_episodes)
