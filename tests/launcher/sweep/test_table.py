@@ -174,6 +174,7 @@ def test_a_sweep_of_another_process_is_watched_until_nothing_runs(
     watching = threading.Thread(target=shown)
     watching.start()
     until(lambda: "running     runs/0" in out(capsys))
+    time.sleep(0.3)  # Longer than what is taken for the end.
     write(one, "finished", accuracy=0.75)
     lock.release()
     watching.join(20)
