@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
-from ..replay.ranks import ranks
 from .blocks.arguments import check
 from .log import Log
 from .policy.actor_critic import ActorCritic
@@ -100,10 +99,10 @@ class PPO(ActorCritic):
         rollout = replay.rollout()
         data = self.with_advantages(rollout, gae_lambda=self.gae_lambda)
         counts = data.advantage[data.mask] if self._carries_state else data.advantage
-        std, mean, steps, rows = over_ranks(counts, len(data))
+        std, mean, steps, least = over_ranks(counts, len(data))
         data["advantage"] = (data.advantage - mean) / (std + 1e-8)
         # A recurrent agent draws whole segments, to keep each step's state right.
-        parts = min(rows, max(1, round(steps / self.minibatch_size)))
+        parts = min(least, max(1, round(steps / self.minibatch_size)))
         parameters = list(self.parameters())
         for _ in range(self.epochs):
             order = torch.randperm(len(data), device=data.advantage.device)
@@ -111,7 +110,7 @@ class PPO(ActorCritic):
                 loss, policy_loss, value_loss, log_ratio = self.losses(self.rows_of(data, rows))
                 self.optimizer.zero_grad()
                 loss.backward()
-                ranks().settle(self.optimizer)
+                replay.sum_gradients(self.optimizer)
                 nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
                 self.optimizer.step()
         # From the last minibatch, where the policy is farthest from the one that acted.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...replay.errors import ConfigError
 from ..record.output import to_nowhere, write_error
 from ..record.signals import SignalExit, mark_resumable
 from ..settings.compose import compose
@@ -79,22 +80,24 @@ class Driver:
             self._run()
 
     def _run(self) -> None:
-        finished = False
+        cancel = True
         try:
             while (asked := self._ask()) or self._running or self._elsewhere:
                 self._begin(asked)
                 if (found := self._wait()) is None:
                     continue
                 self._ended(*found)
-            finished = True
+            cancel = False
             self.trials = self._source.ranked(self.trials)
         except (KeyboardInterrupt, SystemExit) as error:
             mark_resumable(error, True)
             self._say_interrupted()
+            # Slurm's jobs outlive a login, whose end is a SIGHUP: only Ctrl-C is about them too.
+            cancel = self._name != "slurm" or isinstance(error, KeyboardInterrupt)
             raise
         finally:
             if self._engine is not None:
-                self._engine.close(cancel=not finished)
+                self._engine.close(cancel=cancel)
 
     def say_results(self) -> None:
         """Print the runs' results, the best first."""
@@ -198,11 +201,17 @@ class Driver:
         Raises:
             KeyboardInterrupt, SystemExit: If a signal has ended it, which ends the sweep.
         """
+        if outcome.exit_code == ConfigError.exit_code and is_live(trial.path):
+            self._elsewhere[trial.path] = trial  # Another sweep has begun it in the meantime.
+            return
         if self._source.waits and outcome.status == "diverged":
             outcome = replace(outcome, exit_code=0)  # A result: the search looks elsewhere.
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
-        self._record.write()
+        try:
+            self._record.write()
+        except ConfigError as error:  # A full disk: the run directories are the truth.
+            write_error(str(error))
         of = max(self._source.total, len(self.trials))
         self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":

@@ -25,7 +25,8 @@ _OTHERS = {
     **dict.fromkeys(("sampler", "sweeper", "algorithm"), "search=tpe"),
     **dict.fromkeys(("launcher", "backend", "executor", "scheduler_engine"), "engine=local"),
     **dict.fromkeys(("pruner", "pruning"), "prune=true"),
-    **dict.fromkeys(("direction", "objective", "goal"), "maximize=accuracy"),
+    **dict.fromkeys(("direction", "objective", "goal", "maximise"), "maximize=accuracy"),
+    "minimise": "minimize=loss",
     **{f"slurm_{word}": f"slurm.{word}=..." for word in ("partition", "time", "account", "qos")},
 }
 _OF_HYDRA = {
