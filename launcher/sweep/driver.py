@@ -5,6 +5,7 @@ It keeps no state that matters: started again with `resume=true`, it reads the r
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -215,10 +216,9 @@ class Driver:
         of = max(self._source.total, len(self.trials))
         self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":
-            error = (
-                KeyboardInterrupt() if outcome.exit_code == 130 else SignalExit(outcome.exit_code)
-            )
-            raise error
+            if outcome.exit_code == 128 + signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SignalExit(outcome.exit_code)
         self._source.tell(trial, outcome)
 
     def _say_began(self, trials: Sequence[Trial], left: int, moved: int) -> None:

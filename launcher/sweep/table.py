@@ -264,12 +264,13 @@ def watch(folders: Sequence[Path], *, console: Console | None = None) -> None:
     runs: list[Run] = []
     said_before: dict[str, str] = {}
     with live(runs, None, console=console):
-        last = time.monotonic()
-        while time.monotonic() - last < _QUIET_S:
+        quiet = 0
+        while quiet < _QUIET_LOOKS:
+            quiet += 1
             runs[:] = runs_below(folders)
             found = lines(runs, None)
             if any(line.status == RUNNING for line in found):
-                last = time.monotonic()
+                quiet = 0
             elif not said_before:
                 return  # Nothing runs: there is nothing to wait for.
             for line in found:
