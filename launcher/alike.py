@@ -50,7 +50,7 @@ def start_alike(session: Session, workplace: Workplace) -> None:
         world = {"tasks": world["data"]}
     mine |= {f"the data's {k}": repr(v) for k, v in world.items()}
     mine["the step of the checkpoint"] = str(session.progress.step)
-    for rank, theirs in enumerate(place.objects(mine)):
+    for rank, theirs in enumerate(place.objects(mine, "settings")):
         if other := [key for key in mine if theirs.get(key) != mine[key]]:
             known = f"{mine[other[0]]:.80} and {theirs.get(other[0])!s:.80}"
             raise ConfigError(

@@ -12,6 +12,7 @@ from ..replay.shown import shown
 from .settings.compose import compose
 from .settings.presets import presets
 from .settings.schema import schema
+from .sweep.words import asks_for_sweep
 
 Command = Callable[[], "int | None"]  # Returns an exit code; None means 0.
 Verb = Callable[[list[str]], "int | None"]  # The same, called with the words after it.
@@ -105,6 +106,11 @@ def _print_config(words: list[str]) -> None:
             f"`--cfg {what}`: only --cfg job exists; it prints the composed settings."
         )
     del rest[position : position + 2]
+    if asks_for_sweep(rest):
+        from .sweep.console import print_runs
+
+        print_runs(rest)
+        return
     print(shown(compose(rest, {}).yaml()), end="")
 
 

@@ -25,10 +25,10 @@ from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
 from .record.csv_file import Row
-from .record.directory import check_place, run_path
 from .record.log import Log
 from .record.offline import check_path
 from .record.pictures import draws_data
+from .record.place import check_place, run_path
 from .record.progress import Progress
 from .record.rank_parts import check_number, number_of
 from .record.resumption import Resumption, config_text, saved_device

@@ -131,7 +131,7 @@ class Ranks:
         """Rank 0's values, in place."""
         return tensor
 
-    def objects(self, value: Any) -> list[Any]:
+    def objects(self, value: Any, what: str = "values") -> list[Any]:
         """Every rank's picklable object, in the ranks' order."""
         return [value]
 
@@ -335,8 +335,8 @@ class Group(Ranks):
         self._do(self._dist.broadcast, flat.view(-1), 0)
         return tensor if flat is tensor else tensor.copy_(flat)
 
-    def objects(self, value: Any) -> list[Any]:
-        self.agree("objects")
+    def objects(self, value: Any, what: str = "values") -> list[Any]:
+        self.agree(f"exchange {what}")
         return self._objects(value)
 
     def _objects(self, value: Any) -> list[Any]:

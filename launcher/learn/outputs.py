@@ -90,7 +90,7 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     # Metrics are computed on the host, in float64: not every device has it.
     held = download({name: torch.cat(part) for name, part in parts.items() if part})
     if divided:
-        held = _merged(place.objects(held), sizes)
+        held = _merged(place.objects(held, "predictions"), sizes)
     held = map_tree(torch.from_numpy, held)
     label = held["label"] if (exact := rows.exact) is None else exact
     return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)

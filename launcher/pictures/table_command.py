@@ -73,7 +73,7 @@ def as_csv(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """A table in GitHub's Markdown for each metric."""
-    return "\n\n".join(_in_markdown(*_cells(table, rows)) for rows in _by_metric(table))
+    return "\n\n".join(in_markdown(*_cells(table, rows)) for rows in _by_metric(table))
 
 
 def as_latex(table: Table) -> str:
@@ -138,7 +138,13 @@ def _interval(row: Row) -> str:
     return "-" if math.isnan(found.low) else f"{found.low:.4g} to {found.high:.4g}"
 
 
-def _in_markdown(titles: list[str], cells: list[list[str]]) -> str:
+def in_markdown(titles: list[str], cells: list[list[str]]) -> str:
+    """A table in GitHub's Markdown.
+
+    Args:
+        titles: Of the columns.
+        cells: Of each row.
+    """
     lines = [[text.replace("|", "\\|") for text in line] for line in (titles, *cells)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [

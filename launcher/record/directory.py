@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,10 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...envs.world import World
 from ...replay import ConfigError, NotSaved
 from ...replay.files import (
-    link_in,
     open_regular,
     overwrite,
     read_text,
@@ -26,17 +23,11 @@ from ...replay.files import (
 )
 from ..pictures.status import LOCK as _LOCK
 from ..pictures.status import RUNNING, now, read_status
-from ..settings.plan import Plan
 from .owner import FILE as _OWNER
 from .owner import Owner, last_writer, new_owner, owner_of
+from .place import check_links
 
-# In a folder that holds no run yet, only these matter: it may be a project, with links of its own.
-_NAMES = (
-    *("config.yaml", "status.json", "train.csv", "eval.csv", _LOCK, _OWNER),
-    *("checkpoints", "plots", "videos", "tensorboard", "wandb"),
-)
 _APPENDED = ("train.csv", "eval.csv")
-_TRACKED = ("wandb",)  # W&B keeps links to its newest run there.
 # A run that is closing may remove the lock file that the next one has just opened, which then tries again.
 # A run that is still working holds it for longer.
 _LOCK_SECONDS = 0.2
@@ -67,7 +58,7 @@ class RunDirectory:
         self._claimed: tuple[int, int] | None = None
         try:
             self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
-            _check_links(path)
+            check_links(path)
             path.mkdir(parents=True, exist_ok=True)
             self._claim(resume=resume)
             _remove_partial(path)
@@ -91,7 +82,7 @@ class RunDirectory:
             ConfigError: If another run is writing there, or the directory cannot be written.
         """
         try:
-            _check_links(self.path)
+            check_links(self.path)
             self._claim(resume=True, attempt=self.owner.attempt)
         except Timeout as error:
             raise ConfigError(
@@ -302,78 +293,6 @@ def _holder(path: Path) -> str:
     ours = f"{os.major(at.st_dev):02x}:{os.minor(at.st_dev):02x}:{at.st_ino}"
     pids = [words[4] for line in locks if ours in (words := line.split()) and len(words) > 4]
     return f" (process {pids[0]})" if pids and pids[0].isdigit() else ""
-
-
-def run_path(plan: Plan, world: World | None = None) -> Path:
-    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed.
-
-    Args:
-        world: None: not known yet, so that the last folders of the default path are missing.
-    """
-    if plan.path is not None:
-        return Path(plan.path).absolute()
-    if world is None:
-        return Path("runs", plan.experiment).absolute()
-    names = (plan.model.short_name, world.name, str(plan.seed))
-    # Names may contain slashes, such as `ALE/Pong-v5`.
-    safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
-    return Path("runs", plan.experiment, *safe).absolute()
-
-
-def check_place(path: Path, *, known: bool) -> None:
-    """Refuse a run directory that could not be written, before minutes are spent on reading data.
-
-    Args:
-        path: The run directory, or the folder in which it will be.
-        known: Whether it is the directory itself.
-
-    Raises:
-        ConfigError: If something is in the way, or the user may not write there.
-    """
-    try:
-        there = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
-        if known:
-            _check_links(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-    else:
-        if not there.is_dir():
-            reason = f"{there} is not a folder"
-        elif not os.access(there, os.W_OK | os.X_OK):
-            reason = f"{there}: Permission denied"
-        else:
-            return
-    raise ConfigError(f"Cannot write the run to {path} ({reason}). Set another path=.")
-
-
-def _check_links(path: Path) -> None:
-    """Refuse a directory from elsewhere whose links could lead our writes out of it.
-
-    Raises:
-        ConfigError: If it is a link, or there is a link, FIFO or device where a run writes.
-    """
-    found: Path | None = None
-    if path.is_symlink():
-        found = path
-    elif (path / "config.yaml").is_file():
-        found = link_in(path, tracked=_TRACKED)
-    elif path.is_dir():
-        found = link_in(path, names=_NAMES, tracked=_TRACKED)
-    if found is not None:
-        what = "a link" if found.is_symlink() else "neither a file nor a folder"
-        if found == path and found.is_symlink():
-            raise ConfigError(
-                f"{path} is a link to {path.resolve()}, and no run is written through a link in its own "
-                f"place, which may come from anybody. If it is yours, name the folder: path={path.resolve()}."
-            )
-        raise ConfigError(
-            f"{found} is {what}. No run is written to a folder with such entries, since they could lead its "
-            "files elsewhere. Remove it, or set another path=."
-        )
-    lock = path / _LOCK
-    if lock.is_file() and lock.stat().st_size and lock.stat().st_nlink > 1:
-        # Taking the lock may empty the file: as a hard link it can be any file of the user's.
-        raise ConfigError(f"{lock} is a hard link to another file. Remove it.")
 
 
 def _make_own(path: Path) -> None:

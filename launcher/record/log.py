@@ -81,7 +81,7 @@ class Log:
     def pool(self) -> None:
         """Make the values those of all ranks of a run: the mean of what each has recorded."""
         if ranks().several:
-            self.load_state_dict(pooled(ranks().objects(self.state_dict())))
+            self.load_state_dict(pooled(ranks().objects(self.state_dict(), "what was logged")))
 
     def __getattr__(self, name: str) -> Tensor | float:
         value = self.last(name) if not name.startswith("__") else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import SweepFailed
@@ -12,7 +11,7 @@ from ..settings.schema import ALIASES
 from .checks import own_copy
 from .console import grid, search
 from .driver import Driver
-from .keywords import product, split_keywords
+from .keywords import product, split_keywords, text_of
 from .lines import failed_lines
 from .trial import Trial
 from .words import Combination, combinations, read_words
@@ -45,7 +44,7 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
     """
     options, keywords = split_keywords(settings)
     asked = read_words([*words, *options])
-    said = [*words, *options, *(f"{key}={shlex.quote(str(v))}" for key, v in keywords.items())]
+    said = [*words, *options, *(f"{key}={text_of(v)}" for key, v in keywords.items())]
     if "search" in asked.options:
         driver = search(asked, said, keywords)
     else:
@@ -60,6 +59,7 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
     except (KeyboardInterrupt, SystemExit):
         write_error("Continue it with the same call and resume=True.")
         raise
+    driver.say_results()
     return _loaded(driver)
 
 

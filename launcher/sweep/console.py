@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
 from ...replay.errors import ConfigError
+from ...replay.shown import shown
 from ..record.output import write_error
 from ..settings.compose import compose
 from .driver import Driver
@@ -42,7 +44,7 @@ def sweep(words: Sequence[str]) -> int:
         found = combinations(asked.words)
         driver = grid(asked, words, [(combination, {}) for combination in found])
     driver.run()
-    driver.say_ranked()
+    driver.say_results()
     if lines := failed_lines(driver.trials, driver.outcomes):
         write_error("\n".join(lines))
     return exit_code(driver.outcomes.values())
@@ -91,6 +93,19 @@ def search(asked: Words, words: Sequence[str], settings: Mapping[str, object]) -
         resume=bool(composed.resume),
         quiet=not composed.progress,
     )
+
+
+def print_runs(words: Sequence[str]) -> None:
+    """Print the words of each run that console words ask for, as one would start it alone.
+
+    Raises:
+        ConfigError: For words that no run accepts, and for a search, which chooses as it goes.
+    """
+    asked = read_words(words)
+    if "search" in asked.options:
+        raise ConfigError("--cfg job: the runs of a search are not known before it starts.")
+    for trial in make_trials([(c, {}) for c in combinations(asked.words)], Path.cwd()):
+        print(shown(shlex.join(["ml", *trial.words]), line=True))
 
 
 def print_script(asked: Words) -> None:

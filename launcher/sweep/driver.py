@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...replay.errors import ConfigError
 from ..record.output import to_nowhere, write_error
 from ..record.signals import SignalExit, mark_resumable
 from ..settings.compose import compose
@@ -22,7 +23,7 @@ from .lines import began, ended
 from .places import digest
 from .record import Record
 from .standing import done, is_live, move_aside
-from .table import live, ranked
+from .table import live
 from .trial import Outcome, Trial
 
 _MANY = 10_000  # Slots of an engine that leaves it to others how many runs there are at once.
@@ -88,8 +89,6 @@ class Driver:
                 self._ended(*found)
             finished = True
             self.trials = self._source.ranked(self.trials)
-            if said := self._source.summary():
-                self._say(said)
         except (KeyboardInterrupt, SystemExit) as error:
             mark_resumable(error, True)
             self._say_interrupted()
@@ -98,10 +97,11 @@ class Driver:
             if self._engine is not None:
                 self._engine.close(cancel=not finished)
 
-    def say_ranked(self) -> None:
+    def say_results(self) -> None:
         """Print the runs' results, the best first."""
-        if not self._quiet and (table := ranked(self.trials)):
-            self._say(f"\n{table}")
+        if not self._quiet:
+            for text in filter(None, (self._source.table(self.trials), self._source.summary())):
+                self._say(f"\n{text}")
 
     def _ask(self) -> list[Trial]:
         """The trials that may start now: all of a grid, or as many of a search as there are free slots."""
@@ -199,11 +199,17 @@ class Driver:
         Raises:
             KeyboardInterrupt, SystemExit: If a signal has ended it, which ends the sweep.
         """
+        if outcome.exit_code == ConfigError.exit_code and is_live(trial.path):
+            self._elsewhere[trial.path] = trial  # Another sweep has begun it in the meantime.
+            return
         if self._source.waits and outcome.status == "diverged":
             outcome = replace(outcome, exit_code=0)  # A result: the search looks elsewhere.
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
-        self._record.write()
+        try:
+            self._record.write()
+        except ConfigError as error:  # A full disk: the run directories are the truth.
+            write_error(str(error))
         of = max(self._source.total, len(self.trials))
         self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":

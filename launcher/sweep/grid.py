@@ -40,6 +40,9 @@ class Source(Protocol):
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials in the order of the results."""
 
+    def table(self, trials: Sequence[Trial]) -> str:
+        """Their results as a Markdown table, the best first; maybe empty."""
+
     def summary(self) -> str:
         """What to say at the end; maybe empty."""
 
@@ -72,6 +75,12 @@ class Grid:
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """As they were asked for."""
         return list(trials)
+
+    def table(self, trials: Sequence[Trial]) -> str:
+        """The last evaluations, over seeds."""
+        from .table import ranked
+
+        return ranked(trials)
 
     def summary(self) -> str:
         """Nothing to add to the table."""

@@ -33,9 +33,9 @@ def split_keywords(keywords: Mapping[str, Any]) -> tuple[list[str], dict[str, An
         if key.partition(".")[0] not in OF_SWEEPS:
             rest[key] = value
         elif isinstance(value, Mapping):
-            words += [f"{key}.{name}={_text(item)}" for name, item in value.items()]
+            words += [f"{key}.{name}={text_of(item)}" for name, item in value.items()]
         elif value is not None:
-            words.append(f"{key}={_text(value)}")
+            words.append(f"{key}={text_of(value)}")
     return words, rest
 
 
@@ -67,7 +67,7 @@ def _listed(key: str, value: Any) -> list[Choice] | ConfigError | None:
         return ConfigError(f"{key}= lists no values.")
     whole = all(isinstance(item, list) for item in value)
     if isinstance(value, range) or whole or not _may_be_list(key):
-        texts = [_text(item) for item in value]
+        texts = [text_of(item) for item in value]
         if all(isinstance(item, (str, int, float)) for item in value):
             for text, count in Counter(texts).items():
                 if count > 1:
@@ -76,8 +76,8 @@ def _listed(key: str, value: Any) -> list[Choice] | ConfigError | None:
     shown = f"{value!r:.60}"
     return ConfigError(
         f"{key}={shown} may be one value or several. Write {key}=[{shown}] for one value that is a list, "
-        f"{key}=[[{_text(value[0])}], ...] for a list in each run, or the word '{key}=A,B' for one value in "
-        "each."
+        f"{key}=[[{text_of(value[0])}], ...] for a list in each run, or the word '{key}=A,B' for one "
+        "value in each."
     )
 
 
@@ -105,14 +105,14 @@ def _told_apart(texts: Sequence[str]) -> list[str]:
     return told
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """A value as a word has it, or the short name of an object."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (str, int, float)):
         return str(value)
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(_text(item) for item in value)}]"
+        return f"[{','.join(text_of(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{_text(item)}' for key, item in value.items())}}}"
+        return f"{{{','.join(map(str, value))}}}"  # Their values may be secrets.
     return name_of(value).rpartition(":")[2].rpartition(".")[2]

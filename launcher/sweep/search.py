@@ -18,6 +18,7 @@ from .search_words import Wanted
 from .spaces import Space, combinations
 from .standing import done
 from .study import ENOUGH, PRUNED, REFUSED, Study, open_study
+from .table import searched
 
 if TYPE_CHECKING:
     import optuna
@@ -265,6 +266,13 @@ class Search:
         places = [trial.user_attrs[_SWEPT] for trial in ended]
         last = len(places)
         return sorted(trials, key=lambda t: places.index(t.swept) if t.swept in places else last)
+
+    def table(self, trials: Sequence[Trial]) -> str:
+        """The results by which the search has chosen; a trial that was stopped early has none."""
+        ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
+        values = [(trial.user_attrs[_SWEPT], trial.value) for trial in ended]
+        found = [next((v for swept, v in values if swept == t.swept), None) for t in trials]
+        return searched(list(zip(trials, found, strict=True)), self.wanted.metric)
 
     def title(self) -> str:
         """What is searched: the first line of a search."""

@@ -213,6 +213,29 @@ def ranked(trials: Sequence[Trial]) -> str:
     return shown(f"{text}\n\nand {more} more rows: ml table" if more > 0 else text)
 
 
+def searched(results: Sequence[tuple[Trial, float | None]], metric: str) -> str:
+    """The trials of a search in Markdown, in this order; those without a result have no rank.
+
+    Args:
+        results: The trials, the best first, each with its result.
+        metric: What it is.
+    """
+    from ..pictures.table_command import in_markdown
+
+    if not results:
+        return ""
+    keys = list(results[0][0].swept)
+    cells = [
+        [
+            "-" if value is None else str(i),
+            *(trial.swept.get(key, "-") for key in keys),
+            "-" if value is None else f"{value:.4g}",
+        ]
+        for i, (trial, value) in enumerate(results[:_BEST], start=1)
+    ]
+    return shown(in_markdown(["rank", *keys, metric], cells))
+
+
 def _setting(key: str) -> str:
     head, dot, rest = key.lstrip("+").partition(".")
     return ALIASES.get(head, head) + dot + rest

@@ -121,7 +121,8 @@ def _failed(trial: Trial, error: BaseException) -> Outcome:
         write_error(text)
     else:
         text, code = f"{type(error).__name__}: {error}", 1
-        write_error(user_traceback(error))
+        whole = "debug=true" in trial.words or trial.settings.get("debug") is True
+        write_error(user_traceback(error, whole=whole))
     status = "diverged" if isinstance(error, Diverged) else "failed"
     return Outcome(status, metrics, first_line(text), code)
 

@@ -235,10 +235,10 @@ def test_a_lock_that_another_run_holds_by_now_stays_its_own() -> None:
 
 
 class Restless(Net):
-    """Cannot be put to rest once it has learnt."""
+    """Cannot be put to rest once it has been evaluated."""
 
     def eval(self) -> Restless:
-        if RUN.exists() and (RUN / "train.csv").exists():
+        if (RUN / "eval.csv").exists():
             raise RuntimeError("I will not rest")
         super().eval()
         return self
@@ -246,7 +246,7 @@ class Restless(Net):
 
 def test_an_error_after_the_last_step_is_the_runs_status() -> None:
     with pytest.raises(RuntimeError, match="not rest"):
-        learn(model=Restless, log_every=1)
+        learn(model=Restless, epochs=1)
     assert (status().status, status().reason) == ("failed", "RuntimeError: I will not rest")
 
 

@@ -16,8 +16,18 @@ from filelock import FileLock
 from rich.console import Console
 
 from antelope.launcher.commands import command
+from antelope.launcher.ml import main
 from antelope.launcher.sweep import table
-from antelope.launcher.sweep.table import Line, lines, live, ranked, runs_below, said, watch
+from antelope.launcher.sweep.table import (
+    Line,
+    lines,
+    live,
+    ranked,
+    runs_below,
+    said,
+    searched,
+    watch,
+)
 from antelope.launcher.sweep.trial import Outcome, Trial
 
 pytestmark = pytest.mark.usefixtures("workdir")  # Every test in a folder of its own.
@@ -176,6 +186,42 @@ def test_a_sweep_of_another_process_is_watched_until_nothing_runs(
 
 def out(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
+
+
+def test_a_search_is_ranked_by_its_own_results() -> None:
+    best, worse, pruned = (trial(lr=lr, seed=0) for lr in (0.1, 0.01, 7))
+    write(pruned, "stopped", accuracy=1.0)
+    found = searched([(best, 0.75), (worse, 0.5), (pruned, None)], "return")
+    assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in found.splitlines()] == [
+        ["rank", "lr", "seed", "return"],
+        ["------", "------", "------", "--------"],
+        ["1", "0.1", "0", "0.75"],
+        ["2", "0.01", "0", "0.5"],
+        ["-", "7", "0", "-"],
+    ]
+    assert searched([], "return") == ""
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, obs):
+        return self.layer(obs.flatten(1))
+"""
+
+
+def test_a_sweep_ends_with_its_ranked_table(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.py").write_text(NET)
+    words = ["model=net.py:Net", "lr=1e-6,1e-2", "seed=0,1", "train_steps=20", "plot=false"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["-m", *words])
+    *_, first, second = [[c.strip() for c in row.split("|")] for row in out(capsys).splitlines()]
+    assert (first[1:4], second[1:4]) == (["1", "0.01", "2"], ["2", "1e-06", "2"])
 
 
 def test_where_nothing_runs_there_is_nothing_to_watch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,3 +141,14 @@ def test_a_secret_becomes_no_part_of_a_folders_name(
 def test_what_changes_no_result_changes_no_digest() -> None:
     assert digest(compose(["lr=1"], {})) == digest(compose(["lr=1", "progress=false"], {}))
     assert digest(compose(["lr=1"], {})) != digest(compose(["lr=1", "epochs=3"], {}))
+
+
+def test_the_runs_of_a_sweep_are_listed_without_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _main(["-m", "seed=0,1", "lr=1e-3,0.1", "--cfg", "job", "jobs=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "ml seed=0 lr=0.1 'experiment='\"'\"'default/lr=0.1'\"'\"''"
+    assert len(lines) == 4
+    assert not list(tmp_path.iterdir())
