@@ -1,10 +1,10 @@
 """Data sets larger than memory: what a run takes, under a limit, and how fast it learns.
 
-    python benchmarks/past_memory.py [--megabytes 448] [--only arrays ...]
+    python benchmarks/past_memory.py [--megabytes 512] [--only arrays ...]
 
-Each case is a process that makes or opens a data set of four times the limit, does a small run (which loads what
-every run loads), and is then put into a control group of its own with that limit (as root, where there are such
-groups; else its growth alone is measured). Of the limit, Python and torch take about 375 MB.
+Each case is a process that makes or opens a data set of four times the limit, does a small run (which loads
+what every run loads), and is then put into a control group of its own with that limit (as root, where there
+are such groups; else its growth alone is measured). Of the limit, Python and torch take about 375 MB.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def case(kind: str, storage: str, megabytes: int, *, limited: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--megabytes", type=int, default=448)
+    parser.add_argument("--megabytes", type=int, default=512)
     parser.add_argument("--only", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
