@@ -99,10 +99,10 @@ class PPO(ActorCritic):
         rollout = replay.rollout()
         data = self.with_advantages(rollout, gae_lambda=self.gae_lambda)
         counts = data.advantage[data.mask] if self._carries_state else data.advantage
-        std, mean, steps, rows = over_ranks(counts, len(data))
+        std, mean, steps, least = over_ranks(counts, len(data))
         data["advantage"] = (data.advantage - mean) / (std + 1e-8)
         # A recurrent agent draws whole segments, to keep each step's state right.
-        parts = min(rows, max(1, round(steps / self.minibatch_size)))
+        parts = min(least, max(1, round(steps / self.minibatch_size)))
         parameters = list(self.parameters())
         for _ in range(self.epochs):
             order = torch.randperm(len(data), device=data.advantage.device)

@@ -60,9 +60,9 @@ def compare(row: str, folder: Path, data: Path, trials: int, seeds: list[int]) -
     search = ["search=tpe", f"trials={trials}", "search_tasks=3", "validation=0.1", RANGE]
     said = ml("-m", *search, "experiment=search", *words, folder=folder)
     seconds = time.perf_counter() - began
-    (pasted,) = [line for line in said.splitlines() if line.startswith("  ml ")]
-    (rate,) = [word for word in pasted.split() if word.startswith("lr=")]
-    best = next(line for line in said.splitlines() if line.startswith("Best of "))
+    lines = said.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("Best of "))
+    (rate,) = [word for word in lines[at + 1].split() if word.startswith("lr=")]
     accuracies = []
     for seed in seeds:
         ml(*words, rate, f"seed={seed}", f"path=final/{seed}", folder=folder)
@@ -71,7 +71,7 @@ def compare(row: str, folder: Path, data: Path, trials: int, seeds: list[int]) -
     published, theirs = PUBLISHED[row]
     mean = statistics.mean(accuracies)
     each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-    print(f"{row}: {best} {rate} ({seconds:.0f} s)")
+    print(f"{row}: {lines[at]} {rate} ({seconds:.0f} s)")
     print(
         f"  five tasks, test rows: {mean:.2f} ({each}); published {published} with lr={theirs}",
         flush=True,

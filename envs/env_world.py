@@ -293,8 +293,8 @@ class EnvWorld(OfEnvironments):
             self._merge()
         if env.always_real:
             return self.all_envs
-        taken = env.num_envs if real is None else int(real.sum())
-        return int(place.sum(torch.tensor(taken)))  # Copies that reset themselves lose a step then.
+        made = env.num_envs if real is None else int(real.sum())
+        return int(place.sum(torch.tensor(made)))  # Copies that reset themselves lose a step then.
 
     def _merge(self) -> None:
         """Let the running statistics know what all ranks have observed since the last time."""

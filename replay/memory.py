@@ -131,9 +131,9 @@ class Memory:
                 in their number of rows, or the policy lacks what it needs. The memory is then unchanged.
         """
         features: Any = extras.pop("features", None) if self.policy == "herding" else None
-        place = ranks()
-        if place.split and not place.own:
-            batch, extras, features = _of_all_ranks(place, batch, extras, features)
+        at = ranks()
+        if at.split and not at.own:
+            batch, extras, features = _of_all_ranks(at, batch, extras, features)
         fields = self._checked(batch, extras)
         rows = len(next(iter(fields.values())))
         if not rows:

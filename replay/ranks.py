@@ -300,7 +300,7 @@ class Group(Ranks):
             found, report = self.objects(None)[0]
             if report is not None:
                 raise _rebuilt(0, report)
-            return found  # type: ignore[no-any-return]
+            return found
         try:
             found = work()
         except BaseException as error:

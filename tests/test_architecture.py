@@ -94,7 +94,7 @@ DOORS = {
     ),
     *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
     "launcher.inference.resuming",
-    *("launcher.batch_size", "launcher.distributed"),
+    *("launcher.batch_size", "launcher.distributed", "launcher.sweep.search"),
 }
 
 

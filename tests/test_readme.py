@@ -12,6 +12,7 @@ import pytest
 
 from antelope.launcher.commands import command
 from antelope.launcher.inference.play_command import USAGE
+from antelope.launcher.ml import _main
 from antelope.launcher.settings.compose import compose
 from antelope.launcher.settings.schema import schema
 from antelope.launcher.sweep.grid import make_trials
@@ -72,8 +73,10 @@ def test_the_commands_of_the_pages_are_accepted(
     monkeypatch.setenv("SERVICE_KEY", "of the user's")
     for _, preset in _blocks("yaml"):  # The pages call it so.
         Path("mine.yaml").write_text(preset)
-    words = shlex.split(line)[1:]
-    if "-m" in words:
+    words = shlex.split(line.partition(" > ")[0])[1:]
+    if "-m" in words and "--cfg" in words:
+        assert _main(words) == 0
+    elif "-m" in words:
         asked = read_words(words)
         if "search" in asked.options:
             assert build_search(asked, tmp_path, {}).total > 1

@@ -119,6 +119,7 @@ def _unbroken(stream: io.TextIOWrapper, report: Callable[[OSError], None]) -> Te
         io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream.line_buffering,
+        # With PYTHONUNBUFFERED, there is no buffer below; here there is one.
+        line_buffering=stream.line_buffering or stream.write_through,
         write_through=stream.write_through,
     )

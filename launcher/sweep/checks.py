@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ def check_trials(trials: Sequence[Trial]) -> None:
             os.chdir(trial.folder)
             settings = compose(trial.words, trial.settings)
             try:
-                plainly(settings, lambda settings=settings: make_plan(settings))
+                plainly(settings, functools.partial(make_plan, settings))
             except ConfigError as error:
                 mistakes.setdefault(str(error), trial)
     finally:

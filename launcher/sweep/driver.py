@@ -5,6 +5,7 @@ It keeps no state that matters: started again with `resume=true`, it reads the r
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -80,22 +81,24 @@ class Driver:
             self._run()
 
     def _run(self) -> None:
-        finished = False
+        cancel = True
         try:
             while (asked := self._ask()) or self._running or self._elsewhere:
                 self._begin(asked)
                 if (found := self._wait()) is None:
                     continue
                 self._ended(*found)
-            finished = True
+            cancel = False
             self.trials = self._source.ranked(self.trials)
         except (KeyboardInterrupt, SystemExit) as error:
             mark_resumable(error, True)
             self._say_interrupted()
+            # Slurm's jobs outlive a login, whose end is a SIGHUP: only Ctrl-C is about them too.
+            cancel = self._name != "slurm" or isinstance(error, KeyboardInterrupt)
             raise
         finally:
             if self._engine is not None:
-                self._engine.close(cancel=not finished)
+                self._engine.close(cancel=cancel)
 
     def say_results(self) -> None:
         """Print the runs' results, the best first."""
@@ -213,10 +216,9 @@ class Driver:
         of = max(self._source.total, len(self.trials))
         self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":
-            error = (
-                KeyboardInterrupt() if outcome.exit_code == 130 else SignalExit(outcome.exit_code)
-            )
-            raise error
+            if outcome.exit_code == 128 + signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SignalExit(outcome.exit_code)
         self._source.tell(trial, outcome)
 
     def _say_began(self, trials: Sequence[Trial], left: int, moved: int) -> None:

@@ -74,6 +74,7 @@ class Search:
         self._study = self._open(about, resume=bool(composed.resume))
         self._numbers: dict[Path, list[int]] = {}  # Of the trials in progress, by run directory.
         self._begun: set[int] = set()
+        self._before = len(_counted(self._study))  # Trials of earlier processes.
         self._told: list[str] = []
         self._earlier = deque(self._ended_earlier())
 
@@ -250,20 +251,19 @@ class Search:
                 f"{self._told[-1]}"
             )
 
-    def best(self) -> tuple[dict[str, str], float] | None:
-        """The values of the best trial, as typed, and its result; None if no trial has one."""
+    def best(self) -> list[tuple[dict[str, str], float]]:
+        """The values of the trials that have a result, as typed, and the result: the best one first."""
         ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
-        if not ended:
-            return None
-        choose = max if self.wanted.more else min
-        found = choose(ended, key=lambda trial: trial.value)  # The first of equal ones.
-        return found.user_attrs[_SWEPT], found.value
+        ended.sort(key=lambda trial: trial.value, reverse=self.wanted.more)
+        found: dict[str, tuple[dict[str, str], float]] = {}
+        for trial in ended:  # Equal values are one run.
+            swept = trial.user_attrs[_SWEPT]
+            found.setdefault(str(swept), (swept, trial.value))
+        return list(found.values())
 
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials, the best one first; those without a result come last."""
-        ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
-        ended.sort(key=lambda trial: trial.value, reverse=self.wanted.more)
-        places = [trial.user_attrs[_SWEPT] for trial in ended]
+        places = [swept for swept, _ in self.best()]
         last = len(places)
         return sorted(trials, key=lambda t: places.index(t.swept) if t.swept in places else last)
 
@@ -276,13 +276,10 @@ class Search:
 
     def title(self) -> str:
         """What is searched: the first line of a search."""
-        wanted, known = self.wanted, len(_counted(self._study))
-        spaces = " ".join(map(str, self._spaces))
-        aim = f"{'most' if wanted.more else 'least'} {wanted.metric}"
-        before = f", {known} of them begun earlier" if known else ""
-        return (
-            f"Search by {wanted.sampler} for the {aim}: {wanted.trials} trials{before} of {spaces}"
-        )
+        wanted, spaces = self.wanted, " ".join(map(str, self._spaces))
+        aim = f"{'highest' if wanted.more else 'lowest'} {wanted.metric}"
+        before = f" ({self._before} of them begun earlier)" if self._before else ""
+        return f"Search by {wanted.sampler} for the {aim} over {spaces}: {_trials(wanted.trials)}{before}"
 
     def summary(self) -> str:
         """What the search has found, with words to paste."""
@@ -295,17 +292,20 @@ class Search:
         }
         count = Counter(names.get(trial.state.name, "unfinished") for trial in trials)
         counts = ", ".join(f"{n} {name}" for name, n in count.items())
-        found = self.best()
-        if found is None:
+        if not (found := self.best()):
             return f"No trial has a result ({counts})."
-        swept, value = found
-        lines = [f"Best of {len(trials)} trials ({counts}): {self.wanted.metric} {value:.4g}, with"]
+        swept, value = found[0]
+        name = self.wanted.metric
+        lines = [f"Best of {_trials(len(trials))} ({counts}): {name} {value:.4g}, with"]
         shared = [] if self._constant is None else ["ml", *self._constant]
-        lines.append(
-            f"  {shlex.join([*shared, *(f'{key}={text}' for key, text in swept.items())])}"
-        )
+        chosen = [f"{key}={text}" for key, text in swept.items()]
+        lines.append(f"  {shlex.join([*shared, *chosen])}")
         lines.append(f"All trials: {self._journal}")
         return "\n".join(lines)
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"
 
 
 def is_pruned(trial: optuna.trial.FrozenTrial) -> bool:

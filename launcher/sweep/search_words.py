@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("hyperband", "bohb", "halving", "successivehalving"), "asha"),
     **dict.fromkeys(("randomsearch", "uniform", "sobol"), "random"),
 }
+_SHORT = {"acc": "accuracy", "error": "loss", "reward": "return", "score": "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -116,24 +118,35 @@ def _metric(
         return _usual(values), True
     ((key, name), *_) = given.items()
     more, plain = key == "maximize", name.removeprefix(VALIDATION)
+    said = f"{key}={name}"
     names = dict.fromkeys(metric.name for metric in METRICS)
-    if not values["metrics"] and plain not in names:
-        near = did_you_mean(plain, names)
-        mistakes.append(
-            f"{key}={name}: no run has such a metric.{near} Others: {', '.join(names)}."
+    if values["metrics"] is None and plain not in names:
+        short = re.sub(r"^(val|valid|test|eval)[_/]", "", plain)
+        near = (
+            f" Did you mean `{_SHORT[short]}`?" if short in _SHORT else did_you_mean(short, names)
         )
+        mistakes.append(f"{said}: no run has such a metric.{near} Others: {', '.join(names)}.")
     known = better(plain)
     if known is not None and more != (known == "more"):
         other = "minimize" if more else "maximize"
-        mistakes.append(f"{key}={name}: {known} of it is better. Write {other}={name}.")
-    of_tasks = {metric.name for metric in METRICS if metric.of == "tasks"}
-    if name.startswith(VALIDATION) and plain in of_tasks:
-        mistakes.append(f"{key}={name}: {plain} is only measured on test rows.")
-    elif name.startswith(VALIDATION) and values["validation"] is None:
-        mistakes.append(
-            f"{key}={name} needs rows held out of the training data: validation=0.1, say."
-        )
+        mistakes.append(f"{said}: {known} of it is better. Write {other}={name}.")
+    if name.startswith(VALIDATION) and values["validation"] is None:
+        mistakes.append(f"{said} needs rows held out of the training data: validation=0.1, say.")
+    subjects = {metric.of for metric in METRICS if metric.name == plain}
+    if subjects and (where := _elsewhere(subjects, values)):
+        mistakes.append(f"{said}: {plain} is only measured {where}.")
+    elif subjects == {"tasks"} and name.startswith(VALIDATION):
+        mistakes.append(f"{said}: {plain} is only measured on test rows.")
     return name, more
+
+
+def _elsewhere(subjects: Collection[str], values: Mapping[str, Any]) -> str:
+    """Where a metric of these subjects is measured, if these settings' run is nothing like it; else empty."""
+    if subjects == {"tasks"}:
+        return "" if _lengths(values) != [] else "in a sequence of tasks: tasks=5, say"
+    if subjects == {"episodes"}:
+        return "in environments" if values["env"] is None else ""
+    return "on data" if values["env"] is not None else ""
 
 
 def _usual(values: Mapping[str, Any]) -> str:
@@ -146,13 +159,19 @@ def _usual(values: Mapping[str, Any]) -> str:
 
 def _check_tasks(wanted: int | None, values: Mapping[str, Any], mistakes: list[str]) -> None:
     """Refuse `search_tasks` where there is no sequence, or a shorter one."""
-    if wanted is None:
+    lengths = _lengths(values)
+    if wanted is None or lengths is None:
         return
-    several = [values[key] for key in ("dataset", "env") if isinstance(values[key], list)]
-    lengths = [len(names) for names in several]
-    if (tasks := values["tasks"]) is not None:
-        lengths.append(tasks)
-    if not lengths and values["classes_per_task"] is None:
+    if not lengths:
         mistakes.append(f"search_tasks={wanted} needs a sequence of tasks: tasks=5, say.")
-    elif lengths and wanted > max(lengths):
+    elif wanted > max(lengths):
         mistakes.append(f"search_tasks={wanted}: there are only {max(lengths)} tasks.")
+
+
+def _lengths(values: Mapping[str, Any]) -> list[int] | None:
+    """The numbers of tasks that settings name; empty if there is no sequence, None if they do not tell."""
+    if values["classes_per_task"] is not None:
+        return None
+    several = [values[key] for key in ("dataset", "env") if isinstance(values[key], list)]
+    tasks = [] if values["tasks"] is None else [values["tasks"]]
+    return [*(len(names) for names in several), *tasks]

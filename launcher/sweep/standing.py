@@ -10,13 +10,13 @@ from ...replay.errors import ConfigError
 from ..pictures.status import RUNNING, is_held, read_status, standing
 from .trial import Outcome, Trial
 
-_DONE = ("finished", "stopped")
-
 
 def done(trial: Trial) -> Outcome | None:
     """The outcome of a run that has ended well before; None: it has to be started, or is going on."""
     found = read_status(trial.path)
-    if found is None or found.status not in _DONE or is_live(trial.path):
+    # A run that a callback has stopped continues, as on its own; one that a search has pruned is over.
+    ends = ("finished",) if trial.study is None else ("finished", "stopped")
+    if found is None or found.status not in ends or is_live(trial.path):
         return None
     return Outcome(found.status, found.metrics)
 

@@ -25,7 +25,8 @@ _OTHERS = {
     **dict.fromkeys(("sampler", "sweeper", "algorithm"), "search=tpe"),
     **dict.fromkeys(("launcher", "backend", "executor", "scheduler_engine"), "engine=local"),
     **dict.fromkeys(("pruner", "pruning"), "prune=true"),
-    **dict.fromkeys(("direction", "objective", "goal"), "maximize=accuracy"),
+    **dict.fromkeys(("direction", "objective", "goal", "maximise"), "maximize=accuracy"),
+    "minimise": "minimize=loss",
     **{f"slurm_{word}": f"slurm.{word}=..." for word in ("partition", "time", "account", "qos")},
 }
 _OF_HYDRA = {
@@ -146,7 +147,8 @@ def combinations(words: Sequence[str]) -> list[Combination]:
         raise ConfigError(f"These words ask for {count:,} runs, more than {_MOST_RUNS:,}.")
     keys = [word.partition("=")[0] for word in words]
     found = []
-    for choice in itertools.product(*(values or [None] for values in lists)):
+    choices: list[list[str | None]] = [[*values] if values else [None] for values in lists]
+    for choice in itertools.product(*choices):
         chosen = list(zip(words, keys, choice, strict=True))
         found.append(
             Combination(

@@ -5,99 +5,70 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
 
 from ....replay.files import open_regular, read_text, replacing
+from ...pictures.status import read_status
+from ...record.output import write_error
+from ...settings.import_path import begin_command
 from ..trial import Outcome, Trial, run_trial
-from . import slurm_queue as queue
+from .slurm_queue import NoAnswer, ask
 from .slurm_script import OBJECTS
+
+OUT_OF_TIME = 128 + signal.SIGHUP
+"""Exit code of a run that was told that its time limit is near."""
 
 
 def main(argv: list[str]) -> int:
-    """Run the trial of this task, and write its outcome.
+    """Run the trial of this task, and write its outcome; the exit code is that of `ml` for the run alone.
 
     Args:
         argv: The submission's folder, the run directory, and the run's words.
-
-    Returns:
-        The exit code, as `ml` has it for the run alone.
     """
-    from ...settings.import_path import begin_command
-
     begin_command()
     files, path, *words = argv
-    index = int(os.environ["SLURM_ARRAY_TASK_ID"])
-    ended = _outcome_file(Path(files), index)
+    ended = Path(files, os.environ["SLURM_ARRAY_TASK_ID"] + ".json")
     ended.unlink(missing_ok=True)  # Of a task that was queued again.
+    trial = Trial(tuple(words), Path(path), {}, Path.cwd())
     if words == [OBJECTS]:
-        trial = _read_trial(Path(files), index)
-    else:
-        trial = Trial(tuple(words), Path(path), {}, Path.cwd())
-    before = _step(trial.path)
+        with open_regular(ended.with_suffix(".pickle")) as file:
+            trial = pickle.load(file)
+    before = _step(trial)
     outcome = run_trial(trial)
-    if outcome.exit_code == 128 + signal.SIGHUP:
-        if _step(trial.path) == before:
-            outcome = Outcome("failed", outcome.metrics, _TOO_SHORT, 1)
+    if outcome.exit_code == OUT_OF_TIME:
+        if _step(trial) == before:
+            why = "Not one step was learnt before the job's time limit. Set a longer slurm.time."
+            outcome = Outcome("failed", outcome.metrics, why, 1)
         elif _queued_again():
-            return outcome.exit_code
+            return OUT_OF_TIME
     with replacing(ended) as file:
         json.dump(dataclasses.asdict(outcome), file)
     return outcome.exit_code
 
 
-_TOO_SHORT = "Not one step was learnt before the job's time limit. Set a longer slurm.time."
-
-
 def read_outcome(files: Path, index: int) -> Outcome | None:
     """How a task ended; None: it has not ended, or could not say."""
     try:
-        return Outcome(**json.loads(read_text(_outcome_file(files, index))))
+        return Outcome(**json.loads(read_text(files / f"{index}.json")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_trial(files: Path, index: int, trial: Trial) -> None:
-    """Keep a trial with Python objects for its task."""
-    import cloudpickle
-
-    with replacing(_trial_file(files, index), "wb") as file:
-        cloudpickle.dump(trial, file)
-
-
-def _read_trial(files: Path, index: int) -> Trial:
-    """The trial that the sweep's own driver wrote for this task."""
-    import pickle
-
-    with open_regular(_trial_file(files, index)) as file:
-        trial: Trial = pickle.load(file)
-    return trial
-
-
-def _outcome_file(files: Path, index: int) -> Path:
-    return files / f"{index}.json"
-
-
-def _trial_file(files: Path, index: int) -> Path:
-    return files / f"{index}.pickle"
-
-
-def _step(path: Path) -> int | None:
-    """How far a run has come; None if it has not begun."""
-    try:
-        return int(json.loads(read_text(path / "status.json"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _step(trial: Trial) -> int:
+    found = read_status(trial.path)
+    return 0 if found is None else found.step
 
 
 def _queued_again() -> bool:
-    """Queue this task again, since its time limit is near; Slurm then sends us SIGTERM."""
+    """Queue this task again. Slurm then sends us SIGTERM, which must not cut the exit short."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        queue.requeue(os.environ["SLURM_JOB_ID"])
-    except (OSError, queue.NoAnswer) as error:
-        print(f"Slurm did not queue the run again: {error}", file=sys.stderr)
+        ask("scontrol", "requeue", os.environ["SLURM_JOB_ID"])
+    except (OSError, NoAnswer) as error:
+        write_error(f"Slurm did not queue the run again: {error}")
         signal.signal(signal.SIGTERM, before)
         return False
     return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 
 import antelope
 from antelope import ConfigError, ml
+from antelope.launcher.ml import main
 from antelope.launcher.settings.compose import compose
 from antelope.launcher.sweep.search import Search
 from antelope.launcher.sweep.search_words import Wanted, read_wanted
@@ -81,8 +84,12 @@ def test_it_finds_the_learning_rate_that_learns_and_says_how_to_run_it() -> None
     assert len(ended) == 5
     best = max(ended, key=lambda pair: pair[1].metrics["accuracy"])
     found = searching.best()
-    assert found == (dict(best[0].swept), best[1].metrics["accuracy"])
+    assert found[0] == (dict(best[0].swept), best[1].metrics["accuracy"])
+    assert len(found) == 5
     assert f"  ml epochs=3 lr={best[0].swept['lr']}\n" in searching.summary()
+    assert [trial.swept for trial in searching.ranked([t for t, _ in ended])] == [
+        s for s, _ in found
+    ]
     assert float(best[0].swept["lr"]) > 1e-3
 
 
@@ -192,12 +199,12 @@ def test_a_search_whose_first_trials_all_fail_ends_with_their_reason() -> None:
 
 
 def test_a_metric_that_the_runs_lack_ends_the_search_with_its_first_trial() -> None:
-    searching = search(Wanted("random", 9, "return", more=True))
+    searching = search(Wanted("random", 9, "r2", more=True))
     trial = first(searching)
     outcome = run_trial(trial)
     assert outcome.status == "failed"
     searching.tell(trial, outcome)
-    with pytest.raises(ConfigError, match="no metric `return`; they have accuracy, loss"):
+    with pytest.raises(ConfigError, match="no metric `r2`; they have accuracy, loss"):
         searching.ask()
 
 
@@ -264,6 +271,10 @@ def composed() -> Any:
         ({"search": "tpe", "maximize": "loss"}, [], "Write minimize=loss"),
         ({"search": "tpe", "maximize": "acuracy"}, [], "Did you mean `accuracy`"),
         ({"search": "tpe", "maximize": "accuracy", "minimize": "loss"}, [], "are both given"),
+        ({"search": "tpe", "maximize": "val_acc"}, [], "Did you mean `accuracy`?"),
+        ({"search": "tpe", "maximize": "return"}, [], "only measured in environments"),
+        ({"search": "tpe", "maximize": "accuracy"}, ["env=CartPole-v1"], "only measured on data"),
+        ({"search": "tpe", "minimize": "forgetting"}, [], "measured in a sequence of tasks"),
         ({"search": "tpe", "maximize": "validation_accuracy"}, [], "validation=0.1, say"),
         ({"search": "tpe", "search_tasks": "3"}, [], "needs a sequence of tasks"),
         ({"search": "tpe", "search_tasks": "6"}, ["tasks=5"], "there are only 5 tasks"),
@@ -358,3 +369,63 @@ def test_words_are_checked_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match="path= would be the same for all trials"):
         antelope.sweep("lr=log(1e-3,1)", "path=here", search="tpe")
     assert not list(Path("runs").rglob("config.yaml"))
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from torch import nn
+
+class Killed:
+    "Kills the process in the middle of its third run, once."
+    def on_begin(self, run):
+        with open("begun", "a") as file:
+            file.write("x")
+        self.third = len(Path("begun").read_text()) == 3 and Path("kill").exists()
+    def on_step(self, run):
+        if self.third and run.step == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class Net(nn.Sequential):
+    def __init__(self, in_features, out_features):
+        super().__init__(nn.Flatten(), nn.Dropout(0.2), nn.Linear(in_features, out_features))
+"""
+
+
+def test_a_search_killed_in_mid_run_ends_with_the_bits_of_an_undisturbed_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["search=tpe", "trials=5", "lr=log(1e-4,1)", "prune=true", "model=model.py:Net"]
+    words += [
+        "dataset=Digits",
+        "epochs=2",
+        "save_every=10",
+        "callbacks=model.py:Killed",
+        "plot=false",
+    ]
+    for folder in ("whole", "killed"):
+        Path(folder).mkdir()
+        Path(folder, "model.py").write_text(KILLED)
+    Path("killed/kill").touch()
+    command = [sys.executable, "-m", "antelope", "-m", *words]
+    assert subprocess.run(command, cwd="killed", capture_output=True).returncode == -9
+    here = Path.cwd()
+    for folder, more in (("whole", []), ("killed", ["resume=true"])):
+        monkeypatch.chdir(here / folder)
+        with pytest.raises(SystemExit) as ended:
+            main(["-m", *words, *more])
+        assert ended.value.code == 0
+    monkeypatch.chdir(here)
+    said = capsys.readouterr().out
+    assert "5 trials (3 of them begun earlier)" in said
+    found = {folder: trials(f"{folder}/runs/default") for folder in ("whole", "killed")}
+    assert [t.user_attrs["swept"] for t in found["killed"]] == [
+        t.user_attrs["swept"] for t in found["whole"]
+    ]
+    assert [(t.state, t.values) for t in found["killed"]] == [
+        (t.state, t.values) for t in found["whole"]
+    ]
+    files = list(Path("whole/runs").rglob("*.csv"))
+    assert len(files) == 10
+    for path in files:
+        assert Path("killed", path.relative_to("whole")).read_bytes() == path.read_bytes()

@@ -143,3 +143,46 @@ def test_whatever_happens_to_its_jobs_a_sweep_ends_with_the_same_bits(
         assert status(run)["status"] == "finished"
         assert status(run)["attempt"] == 2
         assert_same(run, other)
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_end_of_the_login_does_not(
+    folder: Path, cluster: Any, sweep: Sweep
+) -> None:
+    zero, one, *_ = runs(folder)
+    (folder / "hold").touch()
+    driver = sweep(folder, *ON_SLURM, env=cluster.env)
+    cluster.wait_until(lambda: has_begun(zero, one), 90)
+    driver.send_signal(signal.SIGHUP)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 129
+    assert "4 runs stay in Slurm's queue." in errors
+    assert "resume=true" in errors
+    assert cluster("squeue", "--noheader", "--states=RUNNING").count("\n") == 2
+    driver = sweep(folder, *ON_SLURM, "resume=true", env=cluster.env)
+    errors = "".join(driver.stderr.readline() for _ in range(4))  # type: ignore[union-attr]
+    assert errors.count("is in Slurm's queue already") == 4
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert cluster("squeue", "--noheader") == ""
+    assert [status(run)["status"] for run in (zero, one)] == ["interrupted"] * 2
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("slurm.partition=nope", "invalid partition specified: nope"),
+        ("slurm.partiton=main", "unrecognized option '--partiton=main'"),
+        ("slurm.time=soon", "Invalid --time specification"),
+    ],
+)
+def test_what_sbatch_refuses_is_said_before_anything_starts(
+    folder: Path, cluster: Any, sweep: Sweep, word: str, says: str
+) -> None:
+    driver = sweep(folder, *ON_SLURM, word, env=cluster.env)
+    _, errors = driver.communicate()
+    assert driver.returncode == 2
+    assert errors == f"sbatch refuses such jobs: {errors.partition(': ')[2]}"
+    assert says in errors
+    assert len(errors.splitlines()) == 1
+    assert not (folder / "runs").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,17 +31,22 @@ class Pretended:
     cancelled: list[str] = field(default_factory=list)
     refuses: str = ""
     silent: int = 0
-    largest: int = 1001
 
-    def known_options(self) -> frozenset[str]:
-        return frozenset({"partition", "job-name", "dependency"})
-
-    def largest_array(self) -> int:
-        return self.largest
-
-    def check(self, text: str) -> None:
-        if self.refuses:
-            raise ConfigError(self.refuses)
+    def ask(self, *command: str, script: str | None = None) -> str:
+        match command:
+            case "sbatch", "--test-only":
+                if self.refuses:
+                    raise NoAnswer(self.refuses)
+            case "sbatch", "--parsable":
+                assert script is not None
+                return self.submit(script)
+            case "scontrol", "requeue", job:
+                self.requeue(job)
+            case "scancel", *jobs:
+                self.cancelled += jobs
+                for job in jobs:
+                    self.set(job, "CANCELLED")
+        return ""
 
     def submit(self, text: str) -> str:
         self.submitted.append(text)
@@ -60,20 +66,14 @@ class Pretended:
         self.requeued.append(job)
         self.set(job, "PENDING")
 
-    def cancel(self, jobs: list[str]) -> None:
-        self.cancelled += jobs
-        for job in jobs:
-            self.set(job, "CANCELLED")
-
     def set(self, job: str, state: str, why: str = "None") -> None:
-        self.tasks[job] = replace(self.tasks[job], state=state, why=why)
+        self.tasks[job] = self.tasks[job]._replace(state=state, why=why)
 
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     pretended = Pretended()
-    for name in ("known_options", "largest_array", "check", "submit", "requeue", "cancel"):
-        monkeypatch.setattr(slurm_queue, name, getattr(pretended, name))
+    monkeypatch.setattr(slurm_queue, "ask", pretended.ask)
     monkeypatch.setattr(slurm_queue, "tasks", pretended.read)
     monkeypatch.setattr(slurm, "_LOOK_S", 0.0)
     monkeypatch.setattr(slurm, "_ASK_S", (0.0, 0.0))
@@ -102,7 +102,7 @@ def say(folder: Path, index: int, outcome: Outcome, submission: str = "0") -> No
 
 def test_all_that_is_started_becomes_one_array(tmp_path: Path, queue: Pretended) -> None:
     engine = started(tmp_path, 3, jobs=2)
-    engine._submit_queued()
+    engine._submit()
     for index in (2, 0, 1):
         say(tmp_path, index, FINISHED)
         trial, outcome = engine.wait()
@@ -111,22 +111,12 @@ def test_all_that_is_started_becomes_one_array(tmp_path: Path, queue: Pretended)
     assert "#SBATCH --array=0-2%2\n" in queue.submitted[0]
 
 
-def test_more_runs_than_an_array_may_have_are_several_that_keep_the_limit(
-    tmp_path: Path, queue: Pretended
-) -> None:
-    queue.largest = 2
-    started(tmp_path, 5, jobs=2)._submit_queued()
-    assert [text.count(") set -- ") for text in queue.submitted] == [2, 2, 1]
-    assert ["afterany:" in text for text in queue.submitted] == [False, True, True]
-    assert "#SBATCH --dependency=afterany:102\n" in queue.submitted[2]
-
-
 def test_a_run_whose_process_died_is_queued_again_three_times_at_most(
     tmp_path: Path, queue: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = started(tmp_path, 1)
-    engine._submit_queued()
-    monkeypatch.setattr(slurm_queue, "requeue", queue.requeued.append)
+    engine._submit()
+    monkeypatch.setattr(queue, "requeue", queue.requeued.append)
     queue.set("101_0", "OUT_OF_MEMORY")
     _, outcome = engine.wait()
     assert queue.requeued == ["101_0", "101_0"]
@@ -140,7 +130,7 @@ def test_a_run_that_the_cluster_ended_is_queued_again_however_often(
     tmp_path: Path, queue: Pretended, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = started(tmp_path, 1)
-    engine._submit_queued()
+    engine._submit()
     say(tmp_path, 0, STOPPED)
 
     def requeue(job: str) -> None:
@@ -148,7 +138,7 @@ def test_a_run_that_the_cluster_ended_is_queued_again_however_often(
         if len(queue.requeued) == 5:
             say(tmp_path, 0, FINISHED)
 
-    monkeypatch.setattr(slurm_queue, "requeue", requeue)
+    monkeypatch.setattr(queue, "requeue", requeue)
     queue.set("101_0", state)
     assert engine.wait()[1] == FINISHED
     assert len(queue.requeued) == 5
@@ -158,29 +148,33 @@ def test_a_run_whose_time_was_over_is_submitted_again_where_slurm_does_not_reque
     tmp_path: Path, queue: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = started(tmp_path, 1)
-    engine._submit_queued()
+    engine._submit()
     say(tmp_path, 0, OUT_OF_TIME)
     queue.set("101_0", "FAILED")
 
-    def submit(text: str) -> str:
-        say(tmp_path, 0, FINISHED, submission="1")
-        return queue.submit(text)
+    accept = queue.submit
 
-    monkeypatch.setattr(slurm_queue, "submit", submit)
+    def submit(text: str) -> str:
+        job, number = accept(text), str(len(queue.submitted) - 1)
+        say(tmp_path, 0, FINISHED if number == "4" else OUT_OF_TIME, submission=number)
+        queue.set(f"{job}_0", "FAILED")
+        return job
+
+    monkeypatch.setattr(queue, "submit", submit)
 
     def refuse(job: str) -> None:
         raise NoAnswer("Requested operation is presently disabled")
 
-    monkeypatch.setattr(slurm_queue, "requeue", refuse)
+    monkeypatch.setattr(queue, "requeue", refuse)
     assert engine.wait()[1] == FINISHED
-    assert len(queue.submitted) == 2
+    assert len(queue.submitted) == 5  # More often than a process may die.
 
 
 def test_a_stopped_run_that_is_in_the_queue_again_is_waited_for(
     tmp_path: Path, queue: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = started(tmp_path, 1)
-    engine._submit_queued()
+    engine._submit()
     say(tmp_path, 0, STOPPED)
     looks = []
 
@@ -198,7 +192,7 @@ def test_a_stopped_run_that_is_in_the_queue_again_is_waited_for(
 
 def test_a_job_that_somebody_cancelled_fails_alone(tmp_path: Path, queue: Pretended) -> None:
     engine = started(tmp_path, 2)
-    engine._submit_queued()
+    engine._submit()
     queue.set("101_0", "CANCELLED")
     trial, outcome = engine.wait()
     assert trial.path == tmp_path / "0"
@@ -215,15 +209,17 @@ def test_a_controller_that_is_down_ends_no_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = started(tmp_path, 1)
-    engine._submit_queued()
+    engine._submit()
     queue.silent = 10
     queue.set("101_0", "FAILED")
 
+    accept = queue.requeue
+
     def requeue(job: str) -> None:
-        queue.requeue(job)
+        accept(job)
         say(tmp_path, 0, FINISHED)
 
-    monkeypatch.setattr(slurm_queue, "requeue", requeue)
+    monkeypatch.setattr(queue, "requeue", requeue)
     assert engine.wait()[1] == FINISHED
     assert capsys.readouterr().err.count("Slurm does not answer") == 1
     assert queue.silent == 0
@@ -232,10 +228,10 @@ def test_a_controller_that_is_down_ends_no_run(
 def test_a_second_driver_waits_for_the_jobs_of_the_first(
     tmp_path: Path, queue: Pretended, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started(tmp_path, 2)._submit_queued()
+    started(tmp_path, 2)._submit()
     queue.set("101_0", "PENDING")
     engine = started(tmp_path, 3)  # One more than before.
-    engine._submit_queued()
+    engine._submit()
     assert [text.count(") set -- ") for text in queue.submitted] == [2, 1]
     say(tmp_path, 0, FINISHED, submission="1")
     assert engine.wait()[0].path == tmp_path / "2"
@@ -247,7 +243,7 @@ def test_a_second_driver_waits_for_the_jobs_of_the_first(
 def test_jobs_with_other_words_at_the_same_place_are_not_taken_for_these(
     tmp_path: Path, queue: Pretended
 ) -> None:
-    started(tmp_path, 1)._submit_queued()
+    started(tmp_path, 1)._submit()
     engine = Slurm(jobs=None, folder=tmp_path, options={})
     engine.start(replace(trials(tmp_path)[0], words=("seed=0", "epochs=9")))
     with pytest.raises(ConfigError, match=r"with other words: seed=0.*scancel 101_0"):
@@ -255,19 +251,29 @@ def test_jobs_with_other_words_at_the_same_place_are_not_taken_for_these(
 
 
 def test_a_sweep_cancels_its_own_jobs_only(tmp_path: Path, queue: Pretended) -> None:
-    started(tmp_path, 1)._submit_queued()
+    started(tmp_path, 1)._submit()
     engine = Slurm(jobs=None, folder=tmp_path, options={})
     engine.start(replace(trials(tmp_path)[0], path=tmp_path / "other"))
-    engine._submit_queued()
+    engine._submit()
     engine.close(cancel=True)
     assert queue.cancelled == ["102_0"]
+
+
+def test_jobs_outlive_a_driver_that_does_not_cancel_them(
+    tmp_path: Path, queue: Pretended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = started(tmp_path)
+    engine._submit()
+    engine.close(cancel=False)
+    assert queue.cancelled == []
+    assert "2 runs stay in Slurm's queue." in capsys.readouterr().err
 
 
 def test_what_sbatch_refuses_is_said_before_anything_is_kept(
     tmp_path: Path, queue: Pretended
 ) -> None:
-    queue.refuses = "sbatch refuses the sweep: invalid partition specified: nope"
-    with pytest.raises(ConfigError, match="invalid partition"):
+    queue.refuses = "invalid partition specified: nope"
+    with pytest.raises(ConfigError, match="sbatch refuses such jobs: invalid partition"):
         started(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -276,7 +282,7 @@ def test_a_job_that_slurm_holds_is_said_once(
     tmp_path: Path, queue: Pretended, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = started(tmp_path, 1)
-    engine._submit_queued()
+    engine._submit()
     queue.set("101_0", "PENDING", "launch failed requeued held")
     engine._left(), engine._left()
     said = capsys.readouterr().err
@@ -284,13 +290,11 @@ def test_a_job_that_slurm_holds_is_said_once(
 
 
 def test_a_trial_with_objects_is_kept_for_its_task(tmp_path: Path, queue: Pretended) -> None:
-    from antelope.launcher.sweep.engines.slurm_job import _read_trial
-
     engine = Slurm(jobs=None, folder=tmp_path, options={})
     trial = replace(trials(tmp_path)[0], settings={"model": Pretended})
     engine.start(trial)
-    engine._submit_queued()
-    assert _read_trial(tmp_path / "slurm" / "0", 0) == trial
+    engine._submit()
+    assert pickle.loads((tmp_path / "slurm" / "0" / "0.pickle").read_bytes()) == trial
     assert "--objects" in queue.submitted[0]
 
 
@@ -311,7 +315,6 @@ def test_a_machine_without_slurm_says_where_to_start_and_how_to_print(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    slurm_queue.known_options.cache_clear()
     with pytest.raises(ConfigError, match=r"does not have.*slurm\.print=true"):
         engine_named("slurm", jobs=None, folder=tmp_path, options={})
 

@@ -87,6 +87,17 @@ def test_only_what_is_not_finished_runs_again(capsys: pytest.CaptureFixture[str]
     assert status("AC2Agent/Digits/2")["status"] == "finished"
 
 
+def test_what_a_callback_has_stopped_continues() -> None:
+    Path("stop.py").write_text(
+        "class Stop:\n    def on_step(self, run):\n        return 'stop' if run.step == 2 else None\n"
+    )
+    words = ["-m", "seed=0,1", "callbacks=[stop.py:Stop]", *QUIET]
+    assert _main(words) == 0
+    assert [run["status"] for run in record()["runs"]] == ["stopped"] * 2
+    assert _main([*words, "resume=true"]) == 0
+    assert [run["status"] for run in record()["runs"]] == ["finished"] * 2
+
+
 def test_other_settings_are_not_taken_for_what_is_finished() -> None:
     assert _main(["-m", "seed=0,1", *QUIET]) == 0
     assert _main(["-m", "seed=0,1", "train_steps=8", *QUIET[1:], "resume=true"]) == 0

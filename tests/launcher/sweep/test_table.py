@@ -161,7 +161,7 @@ def test_a_sweep_of_another_process_is_watched_until_nothing_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(table, "_REDRAWN_PER_S", 50)
-    monkeypatch.setattr(table, "_QUIET_S", 0.1)
+    monkeypatch.setattr(table, "_QUIET_LOOKS", 5)
     one, other, later = (trial(seed=seed) for seed in range(3))
     write(one, "running", accuracy=0.1)
     write(other, "failed", reason="ValueError: no")
@@ -174,6 +174,7 @@ def test_a_sweep_of_another_process_is_watched_until_nothing_runs(
     watching = threading.Thread(target=shown)
     watching.start()
     until(lambda: "running     runs/0" in out(capsys))
+    time.sleep(0.3)  # Longer than what is taken for the end.
     write(one, "finished", accuracy=0.75)
     lock.release()
     watching.join(20)
