@@ -58,9 +58,9 @@ def without_evaluation(folders: Iterable[Path]) -> list[Found]:
             if not (run / "eval.csv").exists() and not is_set_aside(run):
                 known[run] = found(run)
         for file in sorted(folder.resolve().rglob("sweep.json")):
-            for run in failed_in(file):
-                if not (run.path / "status.json").exists():
-                    known.setdefault(run.path, run)
+            for failed in failed_in(file):
+                if not (failed.path / "status.json").exists():
+                    known.setdefault(failed.path, failed)
     return list(known.values())
 
 

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 _REDRAWN_PER_S = 0.5  # Every time, the status of each run that has not ended is read.
 _BEST = 20  # Rows of the ranked table at the end of a sweep.
 _AROUND = 6  # Lines of a terminal that are not rows.
-_QUIET_S = (
-    15.0  # A watched sweep in which nothing runs for so long is over: one run may follow another.
-)
+# A watched sweep is over after so many looks at which nothing ran: one run may follow another.
+_QUIET_LOOKS = 8
 WAITING = "waiting"
 _ORDER = (RUNNING, DIED, "failed", "diverged", "finished", "stopped", "interrupted", WAITING)
 _NOT_SETTINGS = ("seed", "path", "experiment")
@@ -179,7 +178,7 @@ def _metric(found: Sequence[Line]) -> str:
     return next((name for name in score_names() if name in names), next(iter(names), ""))
 
 
-def _place(metric: str) -> object:
+def _place(metric: str) -> Callable[[Line], tuple[int, float]]:
     """Sorts runs by status, and those that have ended by their metric, the best first."""
     sign = 1.0 if better(metric) == "less" else -1.0
 

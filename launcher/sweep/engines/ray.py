@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,9 @@ from ...settings.compose import compose
 from ..trial import DIED_OFTEN, Outcome, Trial, died, run_trial
 from .local import output_to
 
-_FROM_HERE = (
-    "ANTELOPE_DATA",
-    "ANTELOPE_DEVICE",
-)  # Variables that the nodes of a cluster do not have.
+# Variables that the nodes of a cluster do not have.
+_FROM_HERE = ("ANTELOPE_DATA", "ANTELOPE_DEVICE")
+_REACH_S = 10.0  # How long a cluster may take to answer, in seconds.
 _LOOK_S = 10.0  # How often it is looked whether Ray itself is alive, in seconds.
 # A process that its node has lost ends a moment after the trial was given to another.
 _PATIENCE_S, _HELD_S = 60.0, 0.5
@@ -41,13 +43,13 @@ class Ray:
     def __init__(self, jobs: int | None, folder: Path) -> None:
         self._jobs, self._deaths = jobs, 0
         self._queue: deque[Trial] = deque()
-        self._running: dict[Any, Trial] = {}
+        self._running: dict[Future[Outcome], tuple[Trial, Any]] = {}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Read when Ray is imported.
         try:
             import ray
         except ImportError as error:
             raise ConfigError("engine=ray needs Ray: pip install 'antelope-ml[ray]'.") from error
-        self._ray = ray
+        self._ray: Any = ray
         self._address = "" if ray.is_initialized() else os.environ.get("RAY_ADDRESS") or "local"
         if self._address:  # Otherwise Ray is the caller's, and stays.
             _connect(ray, self._address, jobs)
@@ -75,7 +77,8 @@ class Ray:
             work = self._ray.remote(
                 max_retries=DIED_OFTEN - 1, retry_exceptions=[Stopped], **self._share(trial)
             )(_work)
-            self._running[work.remote(trial)] = trial
+            task = work.remote(trial)
+            self._running[task.future()] = trial, task
             self._queue.popleft()
 
     def wait(self) -> tuple[Trial, Outcome]:
@@ -83,20 +86,22 @@ class Ray:
         lost = self._ray.exceptions.LocalRayletDiedError
         while True:
             self._fill()
-            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_LOOK_S)
+            # Not `ray.wait`, which turns the exception of a signal's handler into one of its own.
+            done, _ = wait_for(self._running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
             try:
-                if done:
-                    outcome = self._outcome(done[0])
-                    return self._running.pop(done[0]), outcome
+                for task in done:
+                    outcome = self._outcome(task)
+                    trial, _ = self._running.pop(task)
+                    return trial, outcome
                 if self._address == "local" and not self._nodes():
                     raise lost
             except lost:
                 self._restart()
 
-    def _outcome(self, task: Any) -> Outcome:
+    def _outcome(self, task: Future[Outcome]) -> Outcome:
         errors = self._ray.exceptions
         try:
-            return self._ray.get(task)
+            return task.result()
         except errors.LocalRayletDiedError:
             raise
         except errors.RayTaskError as error:
@@ -110,10 +115,10 @@ class Ray:
         """Leave Ray, and end it if it was started for this sweep."""
         self._queue.clear()
         try:
-            if cancel and self._running:
-                for task in self._running:
+            if cancel:
+                for _, task in self._running.values():
                     self._ray.cancel(task)
-                self._ray.wait(list(self._running), num_returns=len(self._running))
+                wait_for(self._running)
         finally:  # A second Ctrl-C does not wait for them.
             self._running.clear()
             if self._address:
@@ -128,7 +133,7 @@ class Ray:
         self._deaths += 1
         if self._deaths == DIED_OFTEN or not self._address:
             raise RuntimeError(f"Ray died {self._deaths} times on this machine.")
-        self._queue.extendleft(reversed(self._running.values()))
+        self._queue.extendleft(trial for trial, _ in reversed(self._running.values()))
         self._running.clear()
         self._ray.shutdown()
         _connect(self._ray, self._address, self._jobs)
@@ -185,11 +190,15 @@ def _connect(ray: Any, address: str, jobs: int | None) -> None:
         options |= {"include_dashboard": False, "num_cpus": jobs, "_node_ip_address": "127.0.0.1"}
     with _own_signals(), _on_loopback(ray, address):
         try:
+            if (port := address.rpartition(":")[2]).isdecimal():  # Ray itself asks for minutes.
+                place = address.rpartition(":")[0], int(port)
+                socket.create_connection(place, timeout=_REACH_S).close()
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise ConfigError(
-                f"engine=ray: cannot use Ray at {address} ({_first_line(error)})."
-            ) from error
+            why = _first_line(error)
+            if "InvalidAuthToken" in str(error.__cause__):
+                why = "it wants its token: set RAY_AUTH_MODE=token, and see `ray get-auth-token --help`"
+            raise ConfigError(f"engine=ray: cannot use Ray at {address} ({why}).") from error
 
 
 @contextmanager
