@@ -78,7 +78,7 @@ def new_file(shape: tuple[int, ...], dtype: torch.dtype, folders: Sequence[Path]
             with tempfile.TemporaryFile(dir=folder) as file:
                 if hasattr(os, "posix_fallocate") and size:
                     os.posix_fallocate(file.fileno(), 0, size)
-                return np.memmap(file, kind, "r+", shape=shape)  # type: ignore[call-overload, no-any-return]
+                return np.memmap(file, kind, "r+", shape=shape)
         except OSError as error:
             refused.append(f"{folder}: {(error.strerror or str(error)).lower()}")
     raise DataError(

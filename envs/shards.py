@@ -246,21 +246,22 @@ class _Names(Sequence[str]):
     """What errors call the rows, made when one is asked for."""
 
     def __init__(self, index: _Index, rows: np.ndarray):
-        self.index, self.rows = index, rows
+        self._index, self.rows = index, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: Any) -> Any:
-        return self.index.name(int(self.rows[i]))
+        return self._index.name(int(self.rows[i]))
 
 
 def _samples(file: Any) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """The key of each sample of a shard, and where its files are: their beginning and size, by ending."""
-    key, parts = "", {}
+    key = ""
+    parts: dict[str, tuple[int, int]] = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members = []  # Otherwise it holds all headers.
+            archive.members = []  # type: ignore[attr-defined]  # Otherwise it holds all headers.
             folder, slash, name = member.name.rpartition("/")
             stem, dot, ending = name.partition(".")
             if not member.isreg() or not stem or not dot:

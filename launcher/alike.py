@@ -19,8 +19,7 @@ def of_this_rank(plan: Plan) -> Plan:
     """The plan for a rank: all but rank 0 draw, print and record nothing."""
     if ranks().rank == 0:
         return plan
-    quiet = {"plot": False, "video": False, "render_model": False, "progress": False}
-    return replace(plan, loggers=[], **quiet)
+    return replace(plan, loggers=[], plot=False, video=False, render_model=False, progress=False)
 
 
 def in_turn(build: Callable[[], T]) -> T:

@@ -224,8 +224,8 @@ def _as_rank(place: Place, *, joined_already: bool = False, **more: Any) -> Iter
         except BaseException as error:
             group.tell(error)
             if place.rank and group.said and isinstance(error, Exception):
-                ours = isinstance(error, (ConfigError, Diverged))
-                raise SystemExit(error.exit_code if ours else 1) from None  # Rank 0 says it.
+                code = error.exit_code if isinstance(error, (ConfigError, Diverged)) else 1
+                raise SystemExit(code) from None  # Rank 0 says it.
             raise
 
 

@@ -43,7 +43,7 @@ _also: ContextVar[Mapping[str, object] | None] = ContextVar("_also", default=Non
 class Stop(str):
     """The answer "stop" of our own objects, with a reason in place of the name of a method."""
 
-    __slots__ = ("reason",)
+    reason: str
 
     def __new__(cls, reason: str) -> Stop:
         """The answer with its reason, which completes `Stopped by ...`."""

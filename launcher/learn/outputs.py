@@ -73,27 +73,48 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     place, sizes = ranks(), rows.sizes
     divided = place.several and len(sizes) >= place.world
     aware = rows.classes is not None and learner.task_aware
-    outputs: list[Tensor] = []
-    outputs_told: list[Any] = []
-    labels: list[Tensor] = []
+    count = sum(sizes[place.rank :: place.world]) if divided else len(rows)
+    outputs, outputs_told, labels = _Rows(count), _Rows(count), _Rows(count)
     for fields in rows.batches(place.rank, place.world) if divided else rows:
         obs = fields["obs"]
         # Class-IL withholds the task, so a model that uses it predicts a second time, with it.
         output = predicted(learner, obs, None if aware else rows.task)
         if output is None:
             return None
-        outputs.append(output)
-        labels.append(fields["label"])
+        outputs.add(output)
+        labels.add(fields["label"])
         if aware:
-            outputs_told.append(predicted(learner, obs, rows.task))
+            outputs_told.add(predicted(learner, obs, rows.task))
     parts = {"output": outputs, "label": labels, "told": outputs_told}
     # Metrics are computed on the host, in float64: not every device has it.
-    held = download({name: torch.cat(part) for name, part in parts.items() if part})
+    held = download({name: part.filled for name, part in parts.items() if part.filled is not None})
     if divided:
         held = _merged(place.objects(held, "predictions"), sizes)
     held = map_tree(torch.from_numpy, held)
     label = held["label"] if (exact := rows.exact) is None else exact
     return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)
+
+
+class _Rows:
+    """Rows of batches, copied into one tensor as they come.
+
+    Kept one by one, the small tensors between the large ones of each batch would hold on to the memory of
+    all.
+    """
+
+    def __init__(self, count: int):
+        self._count, self._end = count, 0
+        self._rows: Tensor | None = None
+
+    def add(self, part: Any) -> None:
+        if self._rows is None:
+            self._rows = part.new_empty((self._count, *part.shape[1:]))
+        self._rows[self._end : self._end + len(part)] = part
+        self._end += len(part)
+
+    @property
+    def filled(self) -> Tensor | None:
+        return None if self._rows is None else self._rows[: self._end]
 
 
 def _merged(each: list[Any], sizes: list[int]) -> Any:

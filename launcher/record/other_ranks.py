@@ -16,7 +16,7 @@ class ReadOnlyDirectory(RunDirectory):
         resume: Whether the run there is continued.
     """
 
-    lost, taken_by = False, None  # type: ignore[assignment]
+    lost, taken_by = False, None
 
     def __init__(self, path: Path, *, resume: bool):
         self.path, self.resume, self.started = path, resume, False

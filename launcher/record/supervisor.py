@@ -224,11 +224,11 @@ class Supervisor:
     def _agreed(self, place: Ranks, due: bool) -> bool:
         """Whether rank 0 saves; a signal that any rank has received stops all of them from here on."""
         at, mine = self.progress, place.rank == 0 and due
-        signum, due = place.agree(
+        signum, saves = place.agree(
             f"step {at.step} of task {at.task}", self._signals.noted() or 0, mine
         )
         self._signals.agree(signum)
-        return bool(due)
+        return bool(saves)
 
     def _stop_if_asked(self) -> None:
         """Save the run as it is and raise `Interrupted`, if a signal came."""

@@ -254,16 +254,16 @@ class Search:
     def best(self) -> list[tuple[dict[str, str], float]]:
         """The values of the trials that have a result, as typed, and the result: the best one first."""
         ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
-        ended.sort(key=lambda trial: trial.value, reverse=self.wanted.more)
+        ended.sort(key=_result, reverse=self.wanted.more)
         found: dict[str, tuple[dict[str, str], float]] = {}
         for trial in ended:  # Equal values are one run.
             swept = trial.user_attrs[_SWEPT]
-            found.setdefault(str(swept), (swept, trial.value))
+            found.setdefault(str(swept), (swept, _result(trial)))
         return list(found.values())
 
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials, the best one first; those without a result come last."""
-        places = [swept for swept, _ in self.best()]
+        places: list[Mapping[str, str]] = [swept for swept, _ in self.best()]
         last = len(places)
         return sorted(trials, key=lambda t: places.index(t.swept) if t.swept in places else last)
 
@@ -311,6 +311,12 @@ def _trials(count: int) -> str:
 def is_pruned(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a trial was stopped because others are better, and not because it had seen enough."""
     return PRUNED in trial.user_attrs and ENOUGH not in trial.user_attrs
+
+
+def _result(trial: optuna.trial.FrozenTrial) -> float:
+    """The result of a completed trial."""
+    assert trial.value is not None
+    return trial.value
 
 
 def _value(trial: optuna.trial.FrozenTrial, outcome: Outcome, metric: str) -> float | None:

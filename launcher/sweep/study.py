@@ -84,7 +84,8 @@ def open_study(journal: Path, *, more: bool, pruner: str = "") -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.JournalStorage(_backend(journal))
     if NAME not in [study.study_name for study in storage.get_all_studies()]:
-        direction = "maximize" if more else "minimize"
+        directions = optuna.study.StudyDirection
+        direction = directions.MAXIMIZE if more else directions.MINIMIZE
         optuna.create_study(storage=storage, study_name=NAME, direction=direction)
     pruners = {
         # With fewer trials to compare with, the median says little.

@@ -31,7 +31,7 @@ class _Place(NamedTuple):
     """A task of a submission."""
 
     files: Path
-    index: int
+    number: int
 
 
 class Slurm:
@@ -139,7 +139,7 @@ class Slurm:
         if not out_of_time and state not in ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL"):
             self._deaths[trial.path] += 1
         if self._deaths[trial.path] >= DIED_OFTEN:
-            said = place.files / f"{place.index}.out"
+            said = place.files / f"{place.number}.out"
             return died(f"{state.lower().replace('_', ' ')}; see {said}")
         try:
             if task is None:
@@ -184,7 +184,7 @@ class Slurm:
         """Wait for the tasks that an earlier driver submitted, instead of submitting them again."""
         for place, task in self._alive().items():
             try:
-                path, *words = json.loads(read_text(place.files / "trials.json"))[place.index]
+                path, *words = json.loads(read_text(place.files / "trials.json"))[place.number]
             except (OSError, ValueError, LookupError, TypeError):
                 continue
             found = [trial for trial in self._queued if str(trial.path) == path]
@@ -205,7 +205,7 @@ class Slurm:
     def _tasks(self) -> dict[_Place, queue.Task]:
         """The tasks of all sweeps in this folder, those that ended minutes ago too."""
         found = queue.tasks(self._name)
-        return {_Place(self._folder / t.name.rpartition("-")[2], t.index): t for t in found}
+        return {_Place(self._folder / t.name.rpartition("-")[2], t.number): t for t in found}
 
     def _tell(self, text: str) -> None:
         if text not in self._told:

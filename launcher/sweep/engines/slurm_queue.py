@@ -7,8 +7,8 @@ import subprocess
 from typing import NamedTuple
 
 _ANSWER_S = 60  # A busy controller may need half a minute.
-_ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING")
-_ALIVE += ("STAGE_OUT", "RESIZING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+_ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING"}
+_ALIVE |= {"STAGE_OUT", "RESIZING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 
 
 class NoAnswer(Exception):
@@ -21,14 +21,14 @@ class Task(NamedTuple):
     Attributes:
         job: `123_4`: the job's number and the task's index.
         name: The job's name.
-        index: The task's index.
+        number: The task's index.
         state: "PENDING", "RUNNING", "COMPLETING", "CANCELLED", ...
         why: Why it is not running.
     """
 
     job: str
     name: str
-    index: int
+    number: int
     state: str
     why: str
 
