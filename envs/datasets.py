@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path as PathOfFile
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from ..replay import DataError, Ragged
+from ..replay.mapped import Mapped
 from ..replay.spec import TargetKind
 from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
@@ -32,10 +35,13 @@ from .labels import (
 )
 from .layout import channels_first
 from .lengths import ALONE, check_targets, sequences, stored_values
+from .mapping import in_place, on_disk
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
 from .pixel_masks import image_size
+from .statistics import chunks
+from .streams import StreamRows
 
 _FEW = 20  # Up to so many different whole floats may be meant as classes.
 
@@ -68,7 +74,7 @@ def read(
     """
     pictures = pictures or Pictures()
     kept = None if cache is None else _kept_decoded(source, name, pictures, cache)
-    inputs, targets = kept or _parts(source, name, pictures, channels)
+    inputs, targets = kept or _parts(source, name, pictures, channels, cache)
     labels = headings(targets)
     check_targets(inputs, targets, name)
     targets, words = read_targets(targets, name)
@@ -80,12 +86,15 @@ def read(
     inputs, targets = map_tree(_on_host, inputs), targets.cpu()
     _check_rows(inputs, targets, name)
     checked = as_targets(targets, name, wanted, image_size(inputs))
+    if cache is not None and cache.rows is not None and isinstance(inputs, Ragged):
+        cache.notes.append(f"sequences of {name} are in memory, whatever storage= says")
     arrays = Arrays(inputs, checked, name, high=largest_value(source))
     arrays.headings = _headings(source) if form(source) == "pair" else None
     arrays.target_headings = labels
     arrays.alterations = alterations(source, name)
     if (found := files(source)) is not None:
-        arrays.files = of_files(found.root, found.paths)
+        named = found.paths if found.count is None else found.listing
+        arrays.files = of_files(found.root, named)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)
     else:
@@ -119,6 +128,11 @@ def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
             raise DataError(f"The {what} of {name} differ in length. {ALONE}")
         if isinstance(column, Tensor | Ragged):
             check_finite(stored_values(column)[0], f"{what} of {name}")
+        elif isinstance(column, Mapped) and column.dtype.is_floating_point:
+            first = 0
+            for rows in chunks([column]):
+                check_finite(rows, f"{what} of {name}", first=first)
+                first += len(rows)
 
 
 def _name_classes(
@@ -143,10 +157,10 @@ def _kept_decoded(
 
 
 def _parts(
-    source: Any, name: str, pictures: Pictures, channels: str | None
+    source: Any, name: str, pictures: Pictures, channels: str | None, cache: Cache | None
 ) -> tuple[TableField, Any]:
     """Inputs, with images channels-first, and targets in any form."""
-    kind = form(source)
+    kind, folders = form(source), None if cache is None else cache.rows
     if kind == "pair":
         inputs, targets = source
         targets = list(targets) if isinstance(targets, (tuple, range)) else targets
@@ -154,27 +168,43 @@ def _parts(
         _refuse_several(inputs, targets, name)
 
         def column(path: Path, values: Any) -> TableField:
-            return _column(values, targets, name, path, pictures.of(path), channels)
+            return _column(values, targets, name, path, pictures.of(path), channels, folders)
 
         return map_paths(column, plain_dict(inputs, f"The inputs of {name} are")), targets
     if (held := columns(source)) is not None:
         if held.pictures:
-            return held.inputs, held.targets
+            rows = held.inputs
+            return on_disk(rows, folders) if folders else rows, held.targets
+        if folders is not None and (mapped := in_place(held.inputs, f"The input of {name}")):
+            return mapped.converted(lambda rows: channels_first(rows, name, channels)), held.targets
         rows = as_tensor(held.inputs, f"The input of {name}")
         return channels_first(rows, name, channels), held.targets
-    if kind != "items":
+    if cache is not None and isinstance(source, IterableDataset) and folders is not None:
+        cache.report.say(f"reading {name} to its end once, for its length and its targets")
+        source = StreamRows(source, name, cache.window)
+    elif kind != "items":
         refuse(source, name)
-    return decode(source, name, pictures, channels)
+    return decode(source, name, pictures, channels, folders)
 
 
 def _column(
-    inputs: Any, targets: Any, name: str, path: Path, pictures: Pictures, channels: str | None
+    inputs: Any,
+    targets: Any,
+    name: str,
+    path: Path,
+    pictures: Pictures,
+    channels: str | None,
+    folders: list[PathOfFile] | None,
 ) -> TableField:
     """One array, or list of pictures, of a pair `(inputs, targets)`; or the part of a dict at `path`."""
     if isinstance(inputs, (list, tuple)) and len(inputs) and is_image(inputs[0]):
         _check_lengths(inputs, targets, name, f"inputs{called(path)}")
-        return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)[0]
+        items = list(zip(inputs, targets, strict=True))
+        return decode(items, name, pictures, channels, folders)[0]
     what = f"The input{called(path)} of {name}"
+    if folders is not None and (mapped := in_place(inputs, what)) is not None:
+        part = called(path)
+        return mapped.converted(lambda rows: channels_first(rows, name, channels, part=part))
     if (rows := sequences(inputs, what)) is not None:
         return rows
     rows = as_tensor(inputs, what)

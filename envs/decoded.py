@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..replay import DataError, LazyColumn
 from ..replay.files import link_in
+from ..replay.mapped import InFile, Mapped
 from .images import Form, Pictures
 from .parallel import by_all_cores
 from .statistics import Sums, remember, sums_of
@@ -42,6 +45,18 @@ _NAMES = re.compile(r"[0-9a-f]{32}(\.part)?")  # Names of entries.
 _SHOWN = 5  # Broken pictures named in an error; the search ends at four times as many.
 
 
+class PictureRows(Dataset[Any]):
+    """A data set of pictures that come from files, but not each from one of its own.
+
+    Attributes:
+        files: Where its pictures are; None: it holds none, or they change without their files.
+        targets: The target of each row.
+    """
+
+    files: Files | None
+    targets: Any
+
+
 @dataclass(frozen=True)
 class Files:
     """Pictures that a data set reads from files, the same at every reading.
@@ -50,23 +65,25 @@ class Files:
         root: Identifies the data set among others in the cache, with `part`.
         part: The part of its rows that these are, or "" for all.
         paths: The file of each row.
-        labels: The class of each row, int64 `[N]`.
+        labels: The target of each row, `[N]`, or a list of words.
         image: Reads the picture of a row.
         listing: The files whose change makes what was decoded stale, those of other parts included.
-        listed: Reads the picture of a file in `listing`.
+        listed: Reads the picture of a file in `listing`, or of `count` pictures in these files.
         reader: Says how `image` reads a file.
         whole: Whether no rows are taken out later, which would copy them.
+        count: How many pictures `listed` reads; None: one for each file in `listing`.
     """
 
     root: str
     part: str
     paths: Sequence[str]
-    labels: Tensor
+    labels: Any
     image: Callable[[int], Any]
     listing: Sequence[str]
     listed: Callable[[int], Any]
     reader: str
     whole: bool
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,17 +134,27 @@ class Cache:
     Args:
         folders: Where to keep entries: the first that can be written to.
         report: Tells the user.
+        storage: Where rows are: `ram`; `mmap`: outside memory; `stream`: where they came from.
+        window: Rows that are read in any order from what can only be read in turn.
 
     Attributes:
         notes: Why something was not kept, for the run's header.
     """
 
-    def __init__(self, folders: Sequence[Path], report: Report):
+    def __init__(
+        self, folders: Sequence[Path], report: Report, *, storage: str = "ram", window: int = 1
+    ):
         self.folders, self.report = list(folders), report
+        self.window = window
+        self.mapped, self.streamed = storage == "mmap", storage == "stream"
+        # Where rows are written to; none: they are not written. None: they are in memory.
+        self.rows: list[Path] | None = {"mmap": self.folders, "stream": []}.get(storage)
         self.notes: list[str] = []
         self._last: _Listed | None = None
 
-    def column(self, files: Files, name: str, pictures: Pictures) -> Tensor | LazyColumn | None:
+    def column(
+        self, files: Files, name: str, pictures: Pictures
+    ) -> Tensor | LazyColumn | Mapped | None:
         """The pixels of all rows, `[N, C, H, W]`, over mapped memory; None: decode them in another way.
 
         In that case, too, `pictures` are settled on all parts.
@@ -137,9 +164,18 @@ class Cache:
             pictures: How pictures become tensors; settled by this, if it was not.
 
         Raises:
-            DataError: If files cannot be decoded; several are named at once.
+            DataError: If files cannot be decoded; several are named at once. If rows have to stay outside
+                memory and cannot be stored.
         """
+        if self.streamed:
+            _settle(pictures, files)
+            return self._stream(files, name, pictures)
         pixels = self._pixels(files, name, pictures)
+        if pixels is not None and self.mapped:
+            source = InFile(pixels.numpy())
+            if pixels.dtype == torch.uint8:
+                remember(source, sums_of(pixels))
+            return Mapped.of(source)
         if pixels is None:
             _settle(pictures, files)
         elif not files.whole and pixels.nbytes > _MEMORY_SHARE * _memory_bytes():
@@ -147,6 +183,32 @@ class Cache:
             shape, dtype = tuple(pixels.shape[1:]), pixels.dtype
             return LazyColumn(pixels, torch.clone, shape=shape, dtype=dtype)
         return pixels
+
+    def _stream(self, files: Files, name: str, pictures: Pictures) -> LazyColumn:
+        """The pixels of all rows, decoded at each use; their sums need a pass, by all cores."""
+        form, n = pictures.form(), len(files.paths)
+        dtype = torch.from_numpy(np.empty(0, form.dtype)).dtype
+        column = LazyColumn(_Decoded(files), pictures, shape=form.shape, dtype=dtype)
+        if form.dtype != np.uint8:
+            return column
+        starts = range(0, n, _BLOCK_ROWS)
+
+        def work(block: int) -> list[Any]:
+            end = min(n, starts[block] + _BLOCK_ROWS)
+            return sums_of(column.take(torch.arange(starts[block], end))).state()
+
+        self.report.begin(f"reading {n:,} pictures of {name} for their mean", 0, n)
+        try:
+            sums, count = None, 0
+            with closing(by_all_cores(work, range(len(starts)))) as results:
+                for _, found in results:
+                    sums = Sums(*found) if sums is None else sums + Sums(*found)
+                    self.report.advance(count := min(n, count + _BLOCK_ROWS))
+        finally:
+            self.report.end()
+        if sums is not None:
+            remember(column, sums)
+        return column
 
     def _listed(self, files: Files) -> _Listed:
         """The files' sizes and times, read once for all parts of a data set."""
@@ -160,8 +222,9 @@ class Cache:
         except OSError:
             return None  # Reading it gives the error.
         # Of all parts: a small one of a large folder is kept too.
-        seconds = _SECONDS_PER_PICTURE * len(files.listing) + _SECONDS_PER_BYTE * listed.size
-        if seconds < _WORTH_S:
+        pictures_read = len(files.listing) if files.count is None else files.count
+        seconds = _SECONDS_PER_PICTURE * pictures_read + _SECONDS_PER_BYTE * listed.size
+        if seconds < _WORTH_S and not self.mapped:
             return None
         source = listed.digest
         asked = f"{source} {files.part} {pictures.state()}"
@@ -171,21 +234,26 @@ class Cache:
         homes = [folder / f"{Path(files.root).name}-{at}" for folder in self.folders]
         homes, refused = _without_links(homes)
         for home in homes:
-            if (found := _opened(home / key, pictures)) is not None:
+            if (found := _opened(home / key, pictures, read_only=self.mapped)) is not None:
                 return found
         for home in homes:
             try:
                 home.mkdir(parents=True, exist_ok=True)
                 with self._alone(home, name):
-                    found = _opened(home / key, pictures)
+                    found = _opened(home / key, pictures, read_only=self.mapped)
                     if found is None:
                         _evict(home, source)
                         self._prepare(home / key, source, files, name, pictures)
-                        found = _opened(home / key, pictures)
+                        found = _opened(home / key, pictures, read_only=self.mapped)
                     if found is not None:
                         return found
             except (OSError, NotImplementedError) as error:  # Some file systems have no locks.
                 refused = refused or f"{home.parent}: {_reason(error)}"
+        if self.mapped:
+            raise DataError(
+                f"storage=mmap: the decoded pictures of {name} cannot be stored ({refused}). Set data_dir= "
+                "to a folder that can be written to, on a disk with enough room."
+            )
         self.notes.append(
             f"{name} is decoded in memory, since the decoded pictures cannot be stored ({refused})"
         )
@@ -260,6 +328,19 @@ class Cache:
         making.rename(entry)
 
 
+class _Decoded:
+    """The pictures of files, each decoded when it is read."""
+
+    def __init__(self, files: Files):
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files.paths)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.files.image(i)
+
+
 class _Journal:
     """What is decoded, a line for each block; written once its pixels are on the disk.
 
@@ -321,7 +402,7 @@ def _settle(pictures: Pictures, files: Files) -> None:
     """Settle size and mode on as many pictures as decoding in memory looks at, from all parts."""
     if pictures.size is not None:
         return
-    found, n, first = [], len(files.listing), None
+    found, n, first = [], files.count or len(files.listing), None
     for i in range(0, n, max(1, n // 100)):
         try:
             found.append(files.listed(i))
@@ -364,8 +445,12 @@ def _decode(
     }
 
 
-def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
-    """The pixels of a complete entry; None: there is none."""
+def _opened(entry: Path, pictures: Pictures, *, read_only: bool) -> Tensor | None:
+    """The pixels of a complete entry; None: there is none.
+
+    Args:
+        read_only: Whether a write to them ends the process. A limit on its memory then leaves them out.
+    """
     try:
         about = json.loads((entry / "about.json").read_text())
         shape, dtype = about["shape"], getattr(torch, about["dtype"])
@@ -373,7 +458,9 @@ def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
         with open(entry / "pixels", "rb") as file:
             if about["version"] != _VERSION or os.fstat(file.fileno()).st_size != nbytes:
                 return None
-            if sys.platform == "linux":
+            if read_only:
+                mapping = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ)
+            elif sys.platform == "linux":
                 # Private: a write to the rows would copy the page, and leave the file as it is. The system
                 # reserves no memory for such copies (MAP_NORESERVE), since nothing writes.
                 flags, both = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
@@ -383,7 +470,9 @@ def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
         pictures.settle_as(about["pictures"], about["sizes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    column = torch.frombuffer(mapping, dtype=dtype).view(shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        column = torch.frombuffer(mapping, dtype=dtype).view(shape)
     if about["sums"]:
         remember(column, functools.reduce(Sums.__add__, (Sums(*one) for one in about["sums"])))
     return column

@@ -305,6 +305,9 @@ class EnvWorld(OfEnvironments):
         """The mean return, and final infos, of the episodes that ended since the last call; else empty."""
         env = self.tasks[task]
         ended, finals = env.episodes.take(), env.finals.take()
+        if (place := ranks()).own:
+            ended = [value for each in place.objects(ended) for value in each]
+            finals = place.mean(finals)
         return {"return": float(np.mean(ended)), **finals} if ended else {}
 
     def evaluates(self, episodes: int) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Ragged
+from ..replay.mapped import Chunks, Mapped
 from .images import check_format
 from .media import refusal
 from .numbers import kept_type
@@ -25,8 +26,14 @@ LISTS = ("List", "LargeList", "Sequence")
 """Features that are lists."""
 
 
-def column_of(column: pa.ChunkedArray, feature: Any, name: str, source: str) -> Any:
-    """A column as an array `[N, *shape]`, as sequences, or as pictures."""
+def column_of(
+    column: pa.ChunkedArray, feature: Any, name: str, source: str, *, mapped: bool = False
+) -> Any:
+    """A column as an array `[N, *shape]`, as sequences, or as pictures.
+
+    Args:
+        mapped: Whether arrays stay where Arrow has them, in a mapped file mostly.
+    """
     what, kind = f"`{name}` of {source}", kind_of(feature)
     if column.null_count:
         raise DataError(f"Column {what} is empty in {column.null_count:,} of {len(column):,} rows.")
@@ -35,9 +42,9 @@ def column_of(column: pa.ChunkedArray, feature: Any, name: str, source: str) -> 
     if kind in ("Audio", "Video"):
         raise DataError(refusal(f"Column {what}", kind.lower()))
     if kind.startswith("Array"):
-        return _array(column, tuple(feature.shape), what)
+        return _array(column, tuple(feature.shape), what, mapped=mapped)
     if kind in LISTS:
-        return _lists(column, what)
+        return _lists(column, what, mapped=mapped)
     if kind in SCALAR and getattr(feature, "dtype", "") not in ("string", "large_string"):
         return torch.from_numpy(np.array(column.to_numpy()))
     if kind in SCALAR:
@@ -84,7 +91,9 @@ class Images:
             ) from error
 
 
-def _array(column: pa.ChunkedArray, shape: tuple[int | None, ...], what: str) -> Tensor:
+def _array(
+    column: pa.ChunkedArray, shape: tuple[int | None, ...], what: str, *, mapped: bool
+) -> Tensor | Mapped:
     """Arrays of one shape: `[N, *shape]`, in the dtype in which they were saved."""
     import pyarrow as pa
 
@@ -93,6 +102,11 @@ def _array(column: pa.ChunkedArray, shape: tuple[int | None, ...], what: str) ->
             f"Column {what} holds arrays of different lengths ({list(shape)}). Pad or crop them to one shape."
         )
     column = pa.chunked_array([chunk.storage for chunk in column.chunks])
+    if (
+        mapped
+        and (found := _in_place(column, tuple(size or 0 for size in shape), what)) is not None
+    ):
+        return found
     values = _flat(column, len(shape))
     numbers = torch.from_numpy(np.array(values.to_numpy()))
     if len(numbers) != len(column) * prod(size or 0 for size in shape):
@@ -100,7 +114,29 @@ def _array(column: pa.ChunkedArray, shape: tuple[int | None, ...], what: str) ->
     return numbers.view(len(column), *(size or 0 for size in shape))
 
 
-def _lists(column: pa.ChunkedArray, what: str) -> Any:
+def _in_place(column: pa.ChunkedArray, shape: tuple[int, ...], what: str) -> Mapped | None:
+    """Nested lists of one shape where they are; None: they have to be copied, as bits have to.
+
+    Args:
+        shape: That of a row, each size the length of a list.
+    """
+    import pyarrow as pa
+
+    arrays = []
+    for chunk in column.chunks:
+        values = chunk
+        for _ in shape:
+            values = values.flatten()
+        if values.null_count or pa.types.is_boolean(values.type):
+            return None
+        if len(values) != len(chunk) * prod(shape):
+            raise DataError(f"Column {what} holds arrays of shapes other than {list(shape)}.")
+        if len(chunk):
+            arrays.append(values.to_numpy(zero_copy_only=True).reshape(len(chunk), *shape))
+    return Mapped.of(Chunks(arrays)) if arrays else None
+
+
+def _lists(column: pa.ChunkedArray, what: str, *, mapped: bool) -> Any:
     """Lists of numbers, perhaps nested: an array if all have one length, else sequences."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -125,8 +161,13 @@ def _lists(column: pa.ChunkedArray, what: str) -> Any:
         )
     if values.null_count:
         raise DataError(f"Column {what} holds lists with missing values.")
+    alike = len(lengths) > 0 and bool((lengths == lengths[0]).all())
+    if mapped and alike:
+        found = _in_place(column, (int(lengths[0]), *features), what)
+        if found is not None:
+            return found
     numbers = torch.from_numpy(np.array(values.to_numpy())).view(-1, *features)
-    if len(lengths) and (lengths == lengths[0]).all():
+    if alike:
         return numbers.view(len(column), int(lengths[0]), *features)
     if not lengths.all():
         empty = (lengths == 0).nonzero()[0]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..replay import LazyColumn, Ragged, Table
+from ..replay.mapped import Mapped
 from ..replay.randomness import kept_randomness
 from ..replay.storage import Column, TableField, changes
 from ..replay.tree import leaves, walk
@@ -23,7 +24,7 @@ from ..replay.tree import leaves, walk
 _WHOLE_BYTES = 256 * 2**20  # Columns up to this size are read whole; of larger ones, some rows.
 _SAMPLE_BYTES, _SAMPLE_ROWS = 16 * 2**20, (64, 4096)
 _READ = 8  # Items that are read of data which is decoded at each use.
-_CHUNK_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**22
 _STATS = 20_000  # Files whose sizes are asked for: a network's file system takes its time for each.
 
 _IDENTITY = ("id", "class", "arguments", "wrappers", "observations", "actions")
@@ -188,7 +189,7 @@ def _form(column: Column) -> list[Any]:
 def _whole(field: TableField) -> bool:
     """Whether every row of a field is read."""
     return all(
-        isinstance(column, Tensor | Ragged) and column.nbytes <= _WHOLE_BYTES
+        isinstance(column, Tensor | Ragged | Mapped) and column.nbytes <= _WHOLE_BYTES
         for column in leaves(field)
     )
 
@@ -200,11 +201,11 @@ def _by_row(field: TableField, rows: int) -> Iterator[np.ndarray]:
             first = column.rows(torch.arange(rows, device=column.device))
             yield first.lengths.cpu().numpy().astype(np.uint64)
             yield _numbers(first.values, len(first.values))
-        elif isinstance(column, Tensor):
+        elif isinstance(column, Tensor | Mapped):
             yield _numbers(column, rows)
 
 
-def _numbers(column: Tensor, rows: int) -> np.ndarray:
+def _numbers(column: Tensor | Mapped, rows: int) -> np.ndarray:
     """A number for each of the first rows of a column, uint64 `[n]`: a sum of its bytes with weights.
 
     The weights are odd, so a row that changes in one place always has another number.

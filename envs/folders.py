@@ -186,6 +186,12 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in _PICTURES
 
 
+def part_of(name: str) -> str | None:
+    """The part that a folder's or a file's name means: `train`, `test`, `val`; None: none of them."""
+    kind = _kind(name)
+    return None if kind == "unlabelled" else kind
+
+
 def pictures_in(path: Path) -> list[Path]:
     """All pictures of a folder, those in folders below included, in the order of their names.
 

@@ -15,7 +15,7 @@ Audio, Video                   an error that says how to make arrays of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..replay import ConfigError, DataError, Ragged
+from ..replay import ConfigError, DataError, Mapped, Ragged
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .datasets import read
+from .decoded import Cache
 from .feature_columns import LISTS, SCALAR, Images, column_of, kind_of, text_error
 from .images import Pictures
 from .labels import check_finite, check_labels, in_class_label
@@ -167,7 +168,13 @@ def as_table(part: Any, name: str, wishes: Wishes, notes: tuple[str, ...] = ()) 
 
 
 def read_part(
-    part: Any, wishes: Wishes, *, name: str, pictures: Pictures, channels: str | None
+    part: Any,
+    wishes: Wishes,
+    *,
+    name: str,
+    pictures: Pictures,
+    channels: str | None,
+    cache: Cache | None = None,
 ) -> Arrays:
     """The arrays of a part whose inputs are pictures, arrays or sequences.
 
@@ -175,6 +182,7 @@ def read_part(
         name: What errors call it.
         pictures: How decoded images become tensors, as settled by the training part.
         channels: Where arrays have their channels, as the user set it; None: inferred.
+        cache: Says whether rows have to stay outside memory, and where they are written to.
 
     Raises:
         ConfigError: If no target is named and none is usual, or a name is unknown.
@@ -182,11 +190,15 @@ def read_part(
     """
     target, inputs = _target(part, wishes, name), _inputs(part, wishes, name)
     features = part.features
-    table = _arrow(part, [*inputs, *target])
+    mapped = cache is not None and cache.rows is not None
+    table = _arrow(part, target if mapped else (*inputs, *target))
     targets, names = _targets(table, target, features, wishes, name)
-    columns = {
-        column: column_of(table[column], features[column], column, name) for column in inputs
-    }
+    if mapped:
+        columns = _in_place(part, inputs, name)
+    else:
+        columns = {
+            column: column_of(table[column], features[column], column, name) for column in inputs
+        }
     only = columns[inputs[0]]
     source: Any
     if len(columns) > 1:
@@ -195,7 +207,8 @@ def read_part(
         source = _Pictures(only, targets)
     else:  # Sequences are set below: there is no array of them.
         source = (torch.arange(len(only)) if isinstance(only, Ragged) else only, targets)
-    arrays = read(source, name=name, pictures=pictures, channels=channels, wanted=wishes.wanted)
+    options: dict[str, Any] = {"pictures": pictures, "channels": channels, "cache": cache}
+    arrays = read(source, name=name, wanted=wishes.wanted, **options)
     if isinstance(only, Ragged):
         check_finite(only.values, f"inputs of {name}")
         arrays = replace(arrays, inputs=only)
@@ -222,6 +235,21 @@ def inputs_of(part: Any, wishes: Wishes, *, name: str) -> Any:
         return columns
     only = next(iter(columns.values()))
     return [only[row] for row in range(len(only))] if isinstance(only, Ragged) else only
+
+
+def _in_place(part: Any, names: list[str], name: str) -> dict[str, Any]:
+    """Columns whose arrays stay in the files of a part, whatever rows of them it selects."""
+    whole, rows = part.data.table, part._indices  # A selection has no public name.
+    chosen = None if rows is None else torch.from_numpy(rows.column(0).to_numpy().astype("int64"))
+    columns = {}
+    for column in names:
+        taken = column_of(whole[column], part.features[column], column, name, mapped=True)
+        if chosen is not None and not isinstance(taken, Mapped):
+            taken = column_of(_arrow(part, [column])[column], part.features[column], column, name)
+        elif chosen is not None:
+            taken = taken.rows(chosen)
+        columns[column] = taken
+    return columns
 
 
 def _whole(column: Any, name: str, source: str) -> Any:
@@ -314,7 +342,7 @@ def _inputs(part: Any, wishes: Wishes, name: str) -> list[str]:
     return input_names(part.column_names, _target(part, wishes, name), wishes, name)
 
 
-def _arrow(part: Any, columns: list[str]) -> pa.Table:
+def _arrow(part: Any, columns: Sequence[str]) -> pa.Table:
     """Columns of a part as Arrow's, in its rows: a selection of them is applied."""
     kept = part.select_columns([column for column in part.column_names if column in columns])
     return kept.with_format("arrow")[:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -228,32 +228,34 @@ class Pictures:
         return image if image.size == self.size else image.resize(self.size)
 
 
-def load(file: str | Path, *, turned: bool = True) -> Any:
+def load(file: str | Path | BinaryIO, *, turned: bool = True, name: str | None = None) -> Any:
     """A picture as a viewer shows it: a PIL image of mode RGB, or I;16 if it has 16 bits.
 
     The first frame of an animation, rotated as its EXIF data says, on white where it is transparent.
 
     Args:
         turned: Whether to rotate it.
+        name: What errors call it; None: its path.
 
     Raises:
         DataError: If it cannot be decoded, or holds numbers of unknown range.
     """
     from PIL import Image
 
+    name = name or str(file)
     try:
         with Image.open(file) as image:
-            check_format(image, str(file))
+            check_format(image, name)
             image.load()  # Now, while the file is open: opening reads the header only.
-            return as_viewed(image, str(file), turned=turned)
+            return as_viewed(image, name, turned=turned)
     except DataError:
         raise
     except Exception as error:  # PIL's decoders raise nearly anything.
-        path = Path(file)
+        path = Path(name)
         empty = " It is empty." if path.is_file() and path.stat().st_size == 0 else ""
         mend = "Shrink" if isinstance(error, Image.DecompressionBombError) else "Repair"
         raise DataError(
-            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} {mend} "
+            f"{name} cannot be read as a picture ({type(error).__name__}: {error}).{empty} {mend} "
             "or remove it."
         ) from error
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-from .decoded import Files
+from .decoded import Files, PictureRows
 from .folders import PictureFolder
 from .images import load
+from .streams import StreamRows
 
 
 class Held(NamedTuple):
@@ -55,7 +56,7 @@ def labels(source: Any) -> Any:
         found = labels(source.dataset)
         index = _index(source.indices, -1 if found is None else len(found))
         return None if index is None else np.asarray(found)[index.numpy()]
-    if _reads_as(source, PictureFolder):
+    if _reads_as(source, PictureFolder) or isinstance(source, PictureRows | StreamRows):
         return source.targets
     module = sys.modules.get("torchvision.datasets")
     if module is None or _altered(source, "target_transform"):
@@ -73,6 +74,8 @@ def labels(source: Any) -> Any:
 
 def files(source: Any) -> Files | None:
     """The picture files of all items, if reading an item only decodes a file; else None."""
+    if isinstance(source, PictureRows):
+        return source.files
     if _reads_as(source, PictureFolder):
         return _of_folder(source)
     if _altered(source, "transform", "target_transform", "transforms"):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..replay import LazyColumn, Ragged, Scale, Space, Spec
+from ..replay.mapped import Mapped
 from ..replay.tree import Path, at_path, map_paths, zip_trees
 from .arrays import Arrays
 from .statistics import chunks, is_far, statistics
@@ -30,7 +31,7 @@ LARGEST_ID = 2**24
 # standardisation; when a mean is stored; and when models receive it.
 _STORED, _MEAN, _RECEIVED = 1e-6, 1e-3, 1e-3
 
-Column = Tensor | LazyColumn
+Column = Tensor | LazyColumn | Mapped
 
 
 def input_spaces(
@@ -89,7 +90,7 @@ def input_space(
     """
     dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
     if is_whole(dtype):
-        low, top = _extremes([*train, *held_out])
+        low, top = extremes([*train, *held_out])
         as_ids = not standardize if standardize is not None else max(-low, top) <= LARGEST_ID
         if as_ids:
             mean, stddev, *_ = statistics(train)
@@ -178,7 +179,7 @@ def _per_channel(statistic: Tensor, shape: tuple[int, ...]) -> Tensor:
     return statistic[:, None, None] if len(shape) == 3 else statistic
 
 
-def _extremes(columns: list[Column]) -> tuple[int, int]:
+def extremes(columns: list[Column]) -> tuple[int, int]:
     """The smallest and the largest of integers."""
     ends = [(int(chunk.min()), int(chunk.max())) for chunk in chunks(columns)]
     return min(low for low, _ in ends), max(high for _, high in ends)

@@ -24,6 +24,7 @@ class ItemSource:
 
     def __init__(self, source: Any, name: str):
         self.source, self.name = source, name
+        self.in_turn = isinstance(source, Dataset) and bool(getattr(source, "in_turn", False))
         self._parts: list[Path] | None = None  # Of the first item read; `[()]` where it is no dict.
 
     def __len__(self) -> int:

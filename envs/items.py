@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, LazyColumn, Ragged
+from ..replay.mapped import InFile, Mapped
 from ..replay.storage import TableField
 from ..replay.tree import Path, at_path, leaves, map_paths, map_tree, zip_trees
 from . import in_memory
@@ -21,6 +23,7 @@ from .inputs import called
 from .item import ItemSource
 from .layout import channels_first
 from .lengths import ALONE, are_sequences, of_rows
+from .mapping import new_file
 from .numbers import as_tensor, common_type
 from .pixel_masks import mask_of
 
@@ -30,6 +33,7 @@ _MEMORY_SHARE = 0.5
 _KEPT_SHARE = 0.1
 # Pairs of readings: a flip with probability 0.1 goes unnoticed in fewer than 1 of 1e5.
 _COMPARED = 60
+_COPIED = 4096  # Rows copied at once.
 _PROBED = 1000  # Items whose targets are compared before only inputs are read at each use.
 
 _IN_MEMORY = "Sequences of different lengths have to fit in memory and be the same at each reading."
@@ -37,9 +41,17 @@ _NESTS = (Tensor, np.ndarray, Mapping, list, tuple)
 
 
 def decode(
-    source: Any, name: str, pictures: Pictures, channels: str | None
+    source: Any,
+    name: str,
+    pictures: Pictures,
+    channels: str | None,
+    folders: Sequence[pathlib.Path] | None = None,
 ) -> tuple[TableField, Any]:
-    """Read a data set item by item into memory, or prepare to read it at each use.
+    """Read a data set item by item into memory or into files, or prepare to read it at each use.
+
+    Args:
+        folders: Where rows are written to, instead of being kept in memory; none: they are read at each
+            use; None: they are kept.
 
     Returns:
         Inputs `[N, *shape]`, or a dict of them where items hold one, and targets as a list or in the form in
@@ -56,6 +68,7 @@ def decode(
 
     forms = map_paths(lambda path, row: _Form(row, path, name), convert(items[0]))
     fits = sum(form.nbytes for form in leaves(forms)) * n < _MEMORY_SHARE * _memory_bytes()
+    fits = bool(folders) if folders is not None else fits
     changing, targets_change = _changes(items, convert, n)
     if targets_change and not fits:
         raise DataError(
@@ -64,21 +77,27 @@ def decode(
             "__init__."
         )
     if fits and (targets_change or not any(leaves(changing))):
-        return _read_once(items, convert, name, pictures, warn=targets_change)
+        return _read_once(items, convert, name, pictures, warn=targets_change, folders=folders)
     # Random transforms are sampled at each reading; data too large for memory is read from its source.
     targets, parts = in_memory.labels(source), forms
     if targets is None:
-        targets, parts = _read_rest(items, convert, forms, changing, pictures)
+        targets, parts = _read_rest(items, convert, forms, changing, pictures, keep=folders is None)
         if _differ(items, targets, pictures):
             if fits:
-                return _read_once(items, convert, name, pictures, warn=True)
+                return _read_once(items, convert, name, pictures, warn=True, folders=folders)
             raise DataError(
                 f"Targets of {name} differ from one reading to the next. Draw them once, in __init__."
             )
 
+    return _columns(items, parts, converts, changing), targets
+
+
+def _columns(items: ItemSource, parts: Any, converts: Any, changing: Any) -> TableField:
+    """The columns of inputs that are read at each use, but for those that are kept."""
+
     def column(
         part: _Form | _Filled, convert: Callable[[Any], Tensor], changes: bool
-    ) -> LazyColumn | Tensor | Ragged:
+    ) -> LazyColumn | Tensor | Ragged | Mapped:
         if isinstance(part, _Filled):
             return part.column()
         return LazyColumn(
@@ -89,7 +108,8 @@ def decode(
             changes=changes,
         )
 
-    return zip_trees(column, parts, converts, changing), targets
+    columns: TableField = zip_trees(column, parts, converts, changing)
+    return columns
 
 
 class _Form:
@@ -146,9 +166,10 @@ class _Form:
 class _Filled:
     """A column that is filled row by row: with rows of one shape, or with sequences of different lengths."""
 
-    def __init__(self, form: _Form, n: int):
+    def __init__(self, form: _Form, n: int, folders: Sequence[pathlib.Path] | None = None):
         self._form, self._alone = form, not form.path
-        self.rows = torch.empty((n, *form.shape), dtype=form.dtype)
+        self._folders = folders
+        self.rows = self._empty(n)
         self._sequences: list[Tensor] = []  # Once a row has another length than the first.
 
     def put(self, row: Tensor, i: int) -> None:
@@ -161,12 +182,24 @@ class _Filled:
             return
         self._form.put(row, i)
         if self.rows.dtype != self._form.dtype:  # Assigning would cut fractions.
-            self.rows = self.rows.to(self._form.dtype)
+            wider = self._empty(len(self.rows))
+            for start in range(0, i, _COPIED):
+                part = slice(start, min(i, start + _COPIED))
+                wider[part] = self.rows[part]
+            self.rows = wider
         self.rows[i] = row
 
-    def column(self) -> Tensor | Ragged:
+    def _empty(self, n: int) -> Tensor:
+        shape, dtype = (n, *self._form.shape), self._form.dtype
+        if self._folders is None:
+            return torch.empty(shape, dtype=dtype)
+        return torch.from_numpy(new_file(shape, dtype, self._folders))
+
+    def column(self) -> Tensor | Ragged | Mapped:
         """All rows."""
-        return of_rows(self._sequences, self._form.items) if self._sequences else self.rows
+        if self._sequences:
+            return of_rows(self._sequences, self._form.items)
+        return self.rows if self._folders is None else Mapped.of(InFile(self.rows.numpy()))
 
 
 def _read_rest(
@@ -175,15 +208,18 @@ def _read_rest(
     forms: Any,
     changing: Any,
     pictures: Pictures,
+    *,
+    keep: bool,
 ) -> tuple[list[Any], Any]:
     """The targets, and for each part of the inputs its form or, if it is kept in memory, its rows.
 
     Args:
         forms: The form of each part, which is widened for the types of all items.
         changing: Whether each part differs from one reading to the next.
+        keep: Whether parts that take little memory are kept.
     """
     n = len(items)
-    most = _KEPT_SHARE * _memory_bytes() / (n * len(leaves(forms)))
+    most = _KEPT_SHARE * _memory_bytes() / (n * len(leaves(forms))) if keep else 0
 
     def part_of(form: _Form, changes: bool) -> _Form | _Filled:
         return form if changes or form.nbytes > most else _Filled(form, n)
@@ -203,7 +239,13 @@ def _differ(items: ItemSource, targets: list[Any], pictures: Pictures) -> bool:
 
 
 def _read_once(
-    items: ItemSource, convert: Callable[[Any], Any], name: str, pictures: Pictures, *, warn: bool
+    items: ItemSource,
+    convert: Callable[[Any], Any],
+    name: str,
+    pictures: Pictures,
+    *,
+    warn: bool,
+    folders: Sequence[pathlib.Path] | None,
 ) -> tuple[TableField, list[Any]]:
     """Inputs and targets of all items, each read once, in a dtype that holds all numbers."""
     if warn:
@@ -218,7 +260,9 @@ def _read_once(
         item = items[i]
         row = convert(item)
         if filled is None:
-            filled = map_paths(lambda path, first: _Filled(_Form(first, path, name), n), row)
+            filled = map_paths(
+                lambda path, first: _Filled(_Form(first, path, name), n, folders), row
+            )
         zip_trees(lambda column, part: column.put(part, i), filled, row)  # noqa: B023
         targets.append(mask_of(item, pictures, name))
     columns: TableField = map_tree(lambda column: column.column(), filled)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..replay import DataError, Spec, Table
+from ..replay import DataError, LazyColumn, Spec, Table
 from ..replay.storage import joined as joined_columns
-from ..replay.tree import zip_trees
+from ..replay.tree import leaves, zip_trees
 from .arrays import Arrays, held_out_fifth, take_rows
 from .numbering import note, same_label
 
@@ -18,6 +18,11 @@ def with_held_out(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
     """Training and held-out data; without `test`, a fixed fifth of the rows is held out."""
     if test is not None:
         return train, test
+    if any(isinstance(c, LazyColumn) and c.in_turn for c in leaves(train.inputs)):
+        raise DataError(
+            f"{train.name} can only be read in turn, and holding some of its rows out would read all of them "
+            "at each evaluation. Give test_dataset=, or set storage=mmap."
+        )
     if train.discrete:
         # Counted before the split: a class may have all of its rows held out.
         train.num_classes = num_classes(train)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, DataError, Spec
+from ..replay import ConfigError, DataError, Ragged, Spec
 from ..replay.storage import select
 from ..replay.tree import at_path, leaves, walk
 from .arrays import Arrays, take_rows
 from .description import check_alike
-from .inputs import called
+from .inputs import called, extremes
 from .labels import IN_WORDS
 from .lengths import stored_values
 from .numbering import in_words, number_labels
@@ -208,8 +208,7 @@ def check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
         column = at_path(part.inputs, path)
         if space.ids is None:
             continue
-        values = stored_values(column)[0]
-        low, high = int(values.min()), int(values.max())
+        low, high = extremes([column.values if isinstance(column, Ragged) else column])
         if low < space.low or high >= space.ids:
             of_part = called(path)
             raise DataError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Ragged
+from ..replay.mapped import Mapped
 from .arrays import Arrays
 from .numbers import as_tensor, common_type, kept_type
 
@@ -127,9 +128,11 @@ def row_shape(column: Any) -> list[Any]:
     return ["T", *column.shape[2:]] if isinstance(column, Ragged) else list(column.shape[1:])
 
 
-def stored_values(column: Tensor | Ragged) -> tuple[Tensor, ...]:
-    """The tensors that a column in memory consists of, its values first."""
-    return (column.values, column.offsets) if isinstance(column, Ragged) else (column,)
+def stored_values(column: Tensor | Ragged | Mapped) -> tuple[Tensor, ...]:
+    """The tensors that a column in memory consists of, its values first; those of a mapped one are read."""
+    if isinstance(column, Ragged):
+        return column.values, column.offsets
+    return (column[:] if isinstance(column, Mapped) else column,)
 
 
 def _could_be_sequences(column: Any) -> bool:

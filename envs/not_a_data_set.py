@@ -35,7 +35,10 @@ def _advice(source: Any, by_number: bool) -> str | None:
     if isinstance(source, DataLoader):
         return "Give what it loads from: loader.dataset."
     if isinstance(source, IterableDataset):
-        return f"It has no items by number. {_WANTED}"
+        return (
+            "It has no items by number: storage=mmap writes them to a file once, and storage=stream reads "
+            "them again in each pass."
+        )
     # A stream of Hugging Face's.
     if library == "datasets" and hasattr(source, "column_names"):
         return "Load it without streaming=True, and give it as dataset=, with target=NAME."

@@ -113,7 +113,11 @@ _OTHER_FILES = {
     ): "JSON: save a table as .jsonl, one row per line, or give the frame of pandas.read_json",
     (".db", ".sqlite", ".sqlite3"): "a database: give the frame of pandas.read_sql",
     (".h5", ".hdf5"): "HDF5: give arrays of it, as a pair (inputs, targets)",
-    (".npy", ".npz"): "NumPy's: give its arrays as a pair (inputs, targets)",
+    (
+        ".npy",
+        ".npz",
+    ): "NumPy's: give its arrays as a pair (inputs, targets), with storage=mmap and numpy.load(file, "
+    "mmap_mode='r') if they are larger than memory",
     (".pkl", ".pickle", ".pt", ".pth"): "pickled, and loading it may run code: give what it holds",
     (".dta", ".sav", ".sas7bdat", ".orc", ".avro"): "not read: save it as .parquet or .csv",
 }

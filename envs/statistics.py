@@ -6,7 +6,8 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..replay import LazyColumn
+from ..replay.mapped import Mapped, Rows
 
-_CHUNK = 4096  # Rows per step of the streaming statistics.
+Column: TypeAlias = Tensor | LazyColumn | Mapped
+
+_CHUNK, _CHUNK_BYTES = 4096, 2**26  # Rows per step of the streaming statistics, and their bytes.
 _BYTES = 2**18  # Bytes per step of the exact ones: as floats they fit into a processor's cache.
 # float32 adds up to this many squared bytes exactly: 256 * 255^2 < 2^24.
 _EXACT = 256
@@ -24,7 +28,7 @@ _SMALL, _LARGE = 2.0**-100, 2.0**100  # Beyond, products of float32 numbers may 
 
 
 def statistics(
-    columns: list[Tensor | LazyColumn], base: Tensor | None = None
+    columns: list[Column], base: Tensor | None = None
 ) -> tuple[Tensor, Tensor, float, float]:
     """Mean and standard deviation (per channel for images, else per feature), lowest and highest value.
 
@@ -64,9 +68,7 @@ def statistics(
     return mean, stddev, float((low + begin).min()), float((high + begin).max())
 
 
-def _of_bytes(
-    columns: list[Tensor | LazyColumn], shape: tuple[int, ...]
-) -> tuple[Tensor, Tensor, float, float]:
+def _of_bytes(columns: list[Column], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, float, float]:
     """`statistics` of uint8."""
     sums = functools.reduce(Sums.__add__, map(sums_of, columns))
     n, both = sums.n, list(zip(sums.values, sums.squares, strict=True))
@@ -109,16 +111,23 @@ class Sums:
 
 # Sums that were added up while a column was made, by the identity of the column.
 _KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_OF_SOURCES: WeakKeyDictionary[Rows | LazyColumn, Sums] = WeakKeyDictionary()
 
 
-def remember(column: Tensor, sums: Sums) -> None:
-    """Let `sums_of` return these sums for this very tensor, which does not change."""
-    _KNOWN[column] = sums
+def remember(column: Tensor | LazyColumn | Rows, sums: Sums) -> None:
+    """Let `sums_of` return these sums for this very column, or this source, which does not change."""
+    if isinstance(column, Tensor):
+        _KNOWN[column] = sums
+    else:
+        _OF_SOURCES[column] = sums
 
 
-def sums_of(column: Tensor | LazyColumn) -> Sums:
+def sums_of(column: Column) -> Sums:
     """The sums of a uint8 column `[N, *shape]`, in one pass."""
     if isinstance(column, Tensor) and (known := _KNOWN.get(column)) is not None:
+        return known
+    source = column.whole if isinstance(column, Mapped) else column
+    if source is not None and not isinstance(source, Tensor) and (known := _OF_SOURCES.get(source)):
         return known
     shape = tuple(column.shape[1:])
     channels = shape[0] if len(shape) == 3 else math.prod(shape)
@@ -151,12 +160,14 @@ def _exact_sums(values: Tensor) -> Tensor:
     return (sums.sum(1).to(torch.float64).sum(0) + flat[whole:].sum(0)).view(channels, -1).sum(1)
 
 
-def chunks(columns: list[Tensor | LazyColumn], size: int = _CHUNK) -> Iterator[Tensor]:
-    """Yields the rows of the columns in chunks `[n, *shape]` of up to `size` rows."""
+def chunks(columns: list[Column], size: int = _CHUNK) -> Iterator[Tensor]:
+    """Yields the rows of the columns in chunks `[n, *shape]` of up to `size` rows, and up to 64 MB."""
     for column in columns:
+        row_bytes = math.prod(column.shape[1:]) * column.dtype.itemsize
+        size = max(1, min(size, _CHUNK_BYTES // max(1, row_bytes)))
         for start in range(0, len(column), size):
             rows = slice(start, start + size)
-            yield column[rows] if isinstance(column, Tensor) else _rows(column, rows)
+            yield _rows(column, rows) if isinstance(column, LazyColumn) else column[rows]
 
 
 def is_far(mean: Tensor, stddev: Tensor, tolerated: float) -> bool:

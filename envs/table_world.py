@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, Ragged, Replay, Space, Spec, Table
+from ..replay import ConfigError, LazyColumn, Ragged, Replay, Space, Spec, Table
 from ..replay.samplers import batch_sizes
 from ..replay.spec import is_ragged
 from ..replay.transfer import upload
@@ -22,6 +22,7 @@ from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
 from .reading import Reading
+from .statistics import chunks
 from .stored_labels import in_batches
 from .task_rows import DataTask
 from .transform import Transform
@@ -85,6 +86,12 @@ class TableWorld(OfData):
         # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
 
+    @property
+    def _in_turn(self) -> bool:
+        """Whether rows can only be read one after the other."""
+        columns = leaves(self.train.columns["obs"])
+        return any(isinstance(c, LazyColumn) and c.in_turn for c in columns)
+
     # ---------------------------------------------------------------------------- before the run
 
     def unread(self, *, normalize_obs: bool, eval_episodes: int) -> dict[str, str]:
@@ -112,6 +119,8 @@ class TableWorld(OfData):
             task_transform=self.task_transform,
             borders=wishes.borders,
             before=wishes.before,
+            window=wishes.window,
+            in_turn=self._in_turn,
         )
 
     def example(self, n: int, device: torch.device) -> Any:
@@ -178,11 +187,11 @@ class TableWorld(OfData):
         """The row with the largest or the smallest integer of one part of the inputs, `[*shape]`."""
         rows = []
         for table in (self.train, self.test):
-            column: Tensor = at_path(table.columns["obs"], path)
-            by_row = column.flatten(1) if column.dim() > 1 else column[:, None]
-            ends = by_row.amax(1) if largest else -by_row.amin(1)
-            place = int(ends.argmax())
-            rows.append((int(ends[place]), column[place]))
+            for some in chunks([at_path(table.columns["obs"], path)]):
+                by_row = some.flatten(1) if some.dim() > 1 else some[:, None]
+                ends = by_row.amax(1) if largest else -by_row.amin(1)
+                place = int(ends.argmax())
+                rows.append((int(ends[place]), some[place]))
         return max(rows, key=lambda row: row[0])[1]
 
     def borders(self, *, online: bool) -> bool:

@@ -57,6 +57,7 @@ class ReplayWishes:
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
         before: Maps each batch to the one delivered, as rehearsal does; None: batches stay the same.
         saved: Transitions of an earlier run to learn from; None: this run collects its own.
+        window: Rows of a data set among which the next ones are drawn; 0: all.
     """
 
     batch_size: int
@@ -73,6 +74,7 @@ class ReplayWishes:
     priorities: dict[str, Any] | None = None
     before: Callable[[Batch], Batch] | None = None
     saved: Mapping[str, Any] | None = None
+    window: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
@@ -157,7 +158,13 @@ def _plot(words: list[str]) -> None:
 def _table(words: list[str]) -> None:
     from .pictures.table_command import table_command
 
-    table_command(words)
+    table_command(words, _watch)
+
+
+def _watch(folders: Sequence[Path]) -> None:
+    from .sweep.table import watch
+
+    watch(folders)
 
 
 def _play(words: list[str]) -> int:

@@ -19,6 +19,7 @@ from .lazy import lazily
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .mapped import Mapped
     from .memory import Memory
     from .normalizer import Normalizer
     from .ragged import Ragged
@@ -39,6 +40,7 @@ _HOME = {
     "Uniform": "samplers",
     "Scale": "scale",
     "SumTree": "sumtree",
+    "Mapped": "mapped",
     "Memory": "memory",
     "Normalizer": "normalizer",
     "Ragged": "ragged",
@@ -60,6 +62,7 @@ __all__ = [
     "DownloadError",
     "Epochs",
     "LazyColumn",
+    "Mapped",
     "Memory",
     "Normalizer",
     "NotSaved",

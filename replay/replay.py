@@ -41,6 +41,8 @@ class Replay:
         task_transform: `(obs, task) -> obs`, from stored rows `[B, *shape]` to a task's (permuted pixels).
         borders: Whether learning knows its task; otherwise everything is task 0.
         before: Turns a batch into the one that `next` returns, as rehearsal does; None: unchanged.
+        window: Rows in a window within which a data set's rows are shuffled; 0: all of them are.
+        in_turn: Whether these windows come in the order of the rows.
 
     Attributes:
         task: Number of the current task, from 0.
@@ -69,10 +71,13 @@ class Replay:
         task_transform: Callable[[Tensor, int | Tensor], Tensor] | None = None,
         borders: bool = True,
         before: Callable[[Batch], Batch] | None = None,
+        window: int = 0,
+        in_turn: bool = False,
     ):
         self.storage, self.transform = storage, transform
         self._whole = storage  # The data set, even while other rows replace it.
         self.task_transform, self.borders = task_transform, borders
+        self._windows: dict[str, Any] = {"window": window, "in_turn": in_turn}
         self.batch: Batch | None = None
         self.before = before
         self.whole: Batch | None = None
@@ -147,7 +152,8 @@ class Replay:
         if len(rows) > 1:
             task = torch.cat([torch.full_like(r, t) for r, t in zip(rows, self.given, strict=True)])
         index = rows[0] if len(rows) == 1 else torch.cat(rows)
-        self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders, task=task)
+        options: dict[str, Any] = {"batch_size": self.batch_size, "generator": self._orders}
+        self.sampler = Epochs(index, task=task, **options, **self._windows)
 
     def replace(self, table: Table) -> None:
         """Replace the current task's rows until the next task begins.

@@ -16,6 +16,7 @@ from .shuffled import Shuffled
 from .sumtree import SumTree
 from .transfer import upload
 from .transitions import Transitions
+from .windows import Windows
 
 _MANY = 2**20  # Rows whose order is not held as a whole.
 _PART = 2**16  # Rows whose order is computed at once then.
@@ -36,11 +37,25 @@ class Epochs:
         batch_size: Largest number of rows per batch.
         generator: Draws the orders; used by this sampler only.
         task: The number of the rows' task, or of each row's, int64 `[n]`.
+        window: Rows in a window within which orders are shuffled (`Windows`); 0: orders are uniform.
+        in_turn: Whether windows come in the order of the rows.
     """
 
     def __init__(
-        self, index: Tensor, *, batch_size: int, generator: torch.Generator, task: int | Tensor = 0
+        self,
+        index: Tensor,
+        *,
+        batch_size: int,
+        generator: torch.Generator,
+        task: int | Tensor = 0,
+        window: int = 0,
+        in_turn: bool = False,
     ):
+        self.window, self.in_turn = window, in_turn
+        if window and in_turn and len(index):
+            # In rows of the source: between those of a task, all others are read as well.
+            span = int(index.max() - index.min()) + 1
+            self.window = window = max(1, window * len(index) // span)
         self.index, self.batch_size, self.generator = index, batch_size, generator
         self.task = task
         self.sizes = batch_sizes(len(index), batch_size)
@@ -48,15 +63,20 @@ class Epochs:
         self.position = 0  # Batches returned in this pass.
         # The first row, if all are neighbours: their numbers then need no look-up, far apart in memory.
         self._begin = _only_neighbours(index) if len(index) > _MANY else None
-        self._shuffle(in_parts=len(index) > _MANY)
+        self._shuffle(in_parts=len(index) > _MANY, window=window)
 
-    def _shuffle(self, *, in_parts: bool) -> None:
+    def _shuffle(self, *, in_parts: bool, window: int) -> None:
         # Kept so that a resumed run draws this very order again and skips to `position`.
         self._order_state, self._in_parts = self.generator.get_state(), in_parts
+        self._window = window  # That of this pass.
         self._first = 0  # The number of the first batch in `_batches`.
         self._batches: Sequence[Tensor] = ()
         self._tasks: Sequence[Tensor] = ()
-        if in_parts:
+        self._order: Shuffled | Windows
+        if window:
+            n, turns = len(self.index), self.in_turn
+            self._order = Windows(n, window, self.generator, in_turn=turns)
+        elif in_parts:
             self._order = Shuffled(len(self.index), self.generator)
         else:
             self._split(torch.randperm(len(self.index), generator=self.generator), self.sizes)
@@ -79,8 +99,8 @@ class Epochs:
         if self.position == len(self.sizes):
             self.epoch += 1
             self.position = 0
-            self._shuffle(in_parts=len(self.index) > _MANY)
-        if self._in_parts:
+            self._shuffle(in_parts=len(self.index) > _MANY, window=self.window)
+        if self._in_parts or self._window:
             count = max(1, _PART // self.batch_size)
             self._first = self.position // count * count
             sizes = self.sizes[self._first : self._first + count]
@@ -130,12 +150,14 @@ class Epochs:
     def state_dict(self) -> dict[str, Any]:
         rows = sum(self.sizes[: self.position])
         # In parts or not: the same state of the generator means another order.
-        parts = {"in_parts": True} if self._in_parts else {}
+        parts: dict[str, Any] = {"in_parts": True} if self._in_parts else {}
+        if self._window:
+            parts["window"] = self._window
         return {"epoch": self.epoch, "rows": rows, "order": self._order_state, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["order"])
-        self._shuffle(in_parts=state.get("in_parts", False))
+        self._shuffle(in_parts=state.get("in_parts", False), window=state.get("window", 0))
         # In rows, so that a run can be resumed with another batch size.
         ends = list(accumulate(self.sizes))
         self.epoch, self.position = state["epoch"], bisect_right(ends, state["rows"])

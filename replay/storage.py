@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .mapped import InTurn, Mapped
 from .padding import steps_of
 from .ragged import Ragged
 from .transfer import Empty
@@ -173,6 +174,14 @@ class LazyColumn:
     def take(self, index: Tensor) -> Tensor:
         return torch.stack([self.convert(self.source[i]) for i in index.tolist()])
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether items of the source can only be read one after the other."""
+        source = self.source
+        while isinstance(source, _Reindexed):
+            source = source.source
+        return bool(getattr(source, "in_turn", False))
+
     def converted(self, convert: Callable[[Tensor], Tensor], dtype: torch.dtype) -> LazyColumn:
         """The column with its rows converted further, to `dtype`."""
         first = self.convert
@@ -235,6 +244,8 @@ def select(columns: TableField, index: Tensor) -> Any:
 def joined(columns: Sequence[Any]) -> Any:
     """The rows of several columns in memory, all of one kind, in turn; on the first one's device."""
     first, *others = columns
+    if isinstance(first, Tensor) and any(isinstance(column, Mapped) for column in others):
+        return Mapped(InTurn(columns), shape=first.shape[1:], dtype=first.dtype)
     if isinstance(first, Tensor):
         return torch.cat([first, *(other.to(first.device) for other in others)])
     held: HeldColumn = first

@@ -85,7 +85,13 @@ GRAPH = structure.imports(structure.modules(ROOT))
 COUNTS = structure.measure(ROOT)
 # What is called with settings, and plans them.
 DOORS = {
-    *("launcher.train", "launcher.sweep.places", "launcher.open_run", "launcher.task_by_task"),
+    *(
+        "launcher.train",
+        "launcher.sweep.places",
+        "launcher.sweep.search",
+        "launcher.open_run",
+        "launcher.task_by_task",
+    ),
     *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
     "launcher.inference.resuming",
     *("launcher.batch_size", "launcher.distributed"),

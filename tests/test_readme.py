@@ -15,6 +15,7 @@ from antelope.launcher.inference.play_command import USAGE
 from antelope.launcher.settings.compose import compose
 from antelope.launcher.settings.schema import schema
 from antelope.launcher.sweep.grid import make_trials
+from antelope.launcher.sweep.searching import build_search
 from antelope.launcher.sweep.words import combinations, read_words
 
 ROOT = Path(__file__).parents[1]
@@ -73,8 +74,12 @@ def test_the_commands_of_the_pages_are_accepted(
         Path("mine.yaml").write_text(preset)
     words = shlex.split(line)[1:]
     if "-m" in words:
-        found = combinations(read_words(words).words)
-        assert len(make_trials([(combination, {}) for combination in found], tmp_path)) > 1
+        asked = read_words(words)
+        if "search" in asked.options:
+            assert build_search(asked, tmp_path, {}).total > 1
+        else:
+            found = combinations(asked.words)
+            assert len(make_trials([(combination, {}) for combination in found], tmp_path)) > 1
     elif command(words) is None:
         compose(words, {})  # Refuses unknown settings, and values of the wrong type.
     elif words[0] == "play":

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...envs import datasets, folders, huggingface, sources
+from ...envs import datasets, folders, huggingface, shards, sources
 from ...envs.arrays import Arrays
 from ...envs.decoded import Cache
 from ...envs.images import Pictures
@@ -30,7 +30,8 @@ from .subset import choose_subset
 from .tables import read_tables, table_to_evaluate
 from .torch_losses import targets_of
 
-_PARTS = (folders.Parts, huggingface.Parts)
+_OF_FILES = (folders.Parts, shards.Parts)
+_PARTS = (*_OF_FILES, huggingface.Parts)
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -43,6 +44,7 @@ def build_data(plan: Plan) -> TableWorld:
     named = plan.dataset or ()
     # A data set of another library, such as Mammoth's, may define its own tasks.
     if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
+        _check_storage(plan, f"{class_name(named[0].target)}, which defines its own tasks")
         return kind.build(named[0].target, named[0].arguments, plan)
     train, test, notes, decoded, pictures = read_data(plan)
     return DataWorld(
@@ -82,6 +84,7 @@ def read_data(
     # Without test_dataset=, the data sets' own test parts, where they have any.
     others = None if own else _opened_held_out(plan, wishes, parts)
     if (tables := read_tables(parts, others, plan, numbered=numbered, known=columns)) is not None:
+        _check_storage(plan, "a table")
         return *tables, {False}, None
     _check_columns_named(parts, plan)
     options = _options(plan, wishes)
@@ -92,8 +95,8 @@ def read_data(
     first: Pictures | None = None
     for one, another in zip(parts, others or parts, strict=True):
         part, arguments, other = one.source, one.arguments, another.source
-        of_folder = isinstance(part, folders.Parts)
-        if of_folder and not own and isinstance(other, folders.Parts):
+        of_folder = isinstance(part, _OF_FILES)
+        if of_folder and not own and isinstance(other, _OF_FILES):
             other = other.numbered_as(part)
         # Held-out images are resized to the training images' size and channels.
         pictures = Pictures(plan.image_size, colour=of_folder)
@@ -116,6 +119,16 @@ def read_data(
         notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
     return train, test, [*notes, *options["cache"].notes], decoded, first
+
+
+def _check_storage(plan: Plan, what: str) -> None:
+    """Raise ConfigError if rows that can only be in memory are to be elsewhere."""
+    if plan.storage != "ram":
+        raise ConfigError(
+            f"storage={plan.storage} is for arrays, pictures, items of a Dataset and Hugging Face's data; "
+            f"this is {what}, whose rows are held in memory. Leave storage= out; or save the inputs of a "
+            "large table as an array, and give dataset=(numpy.load(file, mmap_mode='r'), targets)."
+        )
 
 
 def _opened_held_out(plan: Plan, wishes: Wishes, parts: list[Opened]) -> list[Opened]:
@@ -222,7 +235,8 @@ def _arrays(
         if (rows := part.part(train=train)) is None:
             return None
         wishes = replace(wishes, wanted=wanted)
-        return huggingface.read_part(rows, wishes, name=name, pictures=pictures, channels=channels)
+        options: dict[str, Any] = {"pictures": pictures, "channels": channels, "cache": cache}
+        return huggingface.read_part(rows, wishes, name=name, **options)
     source = _source(part, arguments, train=train, data_dir=data_dir)
     if source is None:
         return None
@@ -246,7 +260,7 @@ def source_to_predict(named: Named, plan: Plan) -> Any:
 
 def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path) -> Any:
     """One part of a data set, not read yet; None if it has no such part."""
-    if isinstance(part, folders.Parts):
+    if isinstance(part, _OF_FILES):
         if arguments:
             raise ConfigError(
                 f"A folder has no argument `{next(iter(arguments))}`. It accepts: subset."
@@ -276,6 +290,8 @@ def _check_columns_named(parts: list[Opened], plan: Plan) -> None:
                 "sequences among its inputs. Leave those out, inputs=[...], or leave the setting out."
             )
         return
+    if given == ["target"] and any(isinstance(part.source, shards.Parts) for part in parts):
+        return  # A key of their `.json` files.
     if given:
         raise ConfigError(
             f"{given[0]}= is about columns, but the data is not a table: give dataset= a data frame, "
@@ -289,6 +305,8 @@ def data_name(part: object) -> str:
         return part.name
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
+    if isinstance(part, shards.Parts):
+        return part.path.resolve().name if part.path.is_dir() else part.path.resolve().parent.name
     if isinstance(part, (tuple, list)):
         return "arrays"
     return class_name(part)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def decoded_cache(plan: Plan, data_dir: Path) -> Cache:
     """The cache of decoded pictures: beside the data sets, or among the user's own files."""
     folders = dict.fromkeys(folder / "decoded" for folder in (data_dir, default_data_dir()))
-    return Cache(list(folders), _Shown(enabled=plan.progress))
+    report = _Shown(enabled=plan.progress)
+    return Cache(list(folders), report, storage=plan.storage, window=plan.shuffle_buffer)
 
 
 class _Shown:

@@ -129,14 +129,30 @@ def _task(
         timeout=plan.env_timeout,
         retries=plan.env_retry,
     )
-    if ranks().own and task.resets_apart:
+    if ranks().own and (why := _not_on_ranks(task)):
         task.close()
-        raise ConfigError(
-            f"{task.name} resets its copies in a step of their own (AutoresetMode.NEXT_STEP), so that ranks "
-            "would count different steps. On several devices, give the id of the single environment with "
+        raise ConfigError(why)
+    return task
+
+
+def _not_on_ranks(task: EnvTask) -> str | None:
+    """Why an environment cannot be learnt in on several devices; None if it can."""
+    if task.resets_apart:
+        return (
+            f"{task.name} resets its copies in a step of their own (AutoresetMode.NEXT_STEP), so that "
+            "several devices would count different steps. Give the id of the single environment with "
             "num_envs=, or make the vector environment with AutoresetMode.SAME_STEP."
         )
-    return task
+    for what, wrapper, setting in (
+        ("obs", "NormalizeObservation", "normalize_obs"),
+        ("rewards", "NormalizeReward", "normalize_reward"),
+    ):
+        if what in task.normalizes:
+            return (
+                f"{wrapper} in {task.name} keeps running statistics, which several devices would not share. "
+                f"Leave it out and set {setting}=true, whose statistics they do share."
+            )
+    return None
 
 
 def _given(plan: Plan, env: Any) -> Given:

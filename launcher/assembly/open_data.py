@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...envs import folders, huggingface
+from ...envs import folders, huggingface, shards
 from ...envs.arrow import as_arrow, is_text, read_file, word_columns
 from ...envs.forms import is_table
 from ...envs.media import media_of_class, refusal
@@ -39,8 +39,8 @@ class Opened:
     """A data set.
 
     Attributes:
-        source: `Tables`, `folders.Parts` or `huggingface.Parts`; or what was named: a class, an instance,
-            arrays.
+        source: `Tables`, or the parts of a folder, of shards or of a Hugging Face data set; or what was
+            named: a class, an instance, arrays.
         arguments: Its sub-keys.
     """
 
@@ -78,7 +78,7 @@ def opened(
     if (kind := media_of_class(target)) is not None:
         raise DataError(refusal(class_name(target), kind))
     options = {key: value for key, value in named.arguments.items() if key != "subset"}
-    if isinstance(target, Path) and target.is_file():
+    if isinstance(target, Path) and target.is_file() and target.suffix.lower() != ".tar":
         if like is not None and is_text(target):
             options = {**like.options, **options}
         rows, notes = read_file(target, options, words if like is None else like.words)
@@ -96,7 +96,11 @@ def opened(
         parts = huggingface.open_parts(target, options, wishes)
         return Opened(_tables(parts, wishes), named.arguments)
     if isinstance(target, Path):
-        found = folders.open_folder(target)
+        found: folders.Parts | shards.Parts
+        if shards.shards_named(target) is not None:
+            found = shards.open_shards(target, wishes.target)
+        else:
+            found = folders.open_folder(target)
         # Now, and not once it is decoded: taking rows out would copy them into memory.
         found = found.split() if split and "subset" not in named.arguments else found
         return Opened(found, named.arguments)

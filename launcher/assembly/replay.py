@@ -59,6 +59,7 @@ def build_replay(
         priorities=priorities,
         before=before,
         saved=saved,
+        window=plan.shuffle_buffer if plan.storage == "stream" else 0,
     )
     try:
         return world.replay(transform, wishes)

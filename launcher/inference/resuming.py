@@ -220,7 +220,8 @@ def _check(
 
 def _known(name: str, key: str) -> bool:
     """Whether looking a name up runs no foreign code."""
-    if key in ("dataset", "test_dataset") and (folder_of(name) is not None or Path(name).is_file()):
+    of_data = key in ("dataset", "test_dataset")
+    if of_data and (folder_of(name) is not None or Path(name).is_file() or name.endswith(".tar")):
         return True
     return known_object(name, key) is not None
 

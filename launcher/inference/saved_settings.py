@@ -251,6 +251,7 @@ class SavedSettings:
         if (
             folder_of(name) is not None
             or table_file_of(name) is not None
+            or str(name).lower().endswith(".tar")
             or on_hub(name) is not None
         ):
             return value

@@ -131,7 +131,7 @@ def read_status(run: Path) -> Status | None:
     """
     try:
         found = json.loads(read_text(run / "status.json"))
-        metrics = {str(k): _number(v) for k, v in dict(found.get("metrics") or {}).items()}
+        metrics = _numbers(found.get("metrics") or {})
         pid = found.get("pid")
         return Status(
             status=str(found["status"]),
@@ -155,8 +155,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _number(value: object) -> float:
-    return float("nan") if value is None else float(str(value))
+def _numbers(values: Mapping[str, object]) -> dict[str, float]:
+    """The numbers among some values; null is NaN, or was infinite."""
+    known = {k: v for k, v in values.items() if v is None or isinstance(v, (int, float))}
+    return {str(k): float("nan") if v is None else float(v) for k, v in known.items()}
 
 
 def _time(text: object) -> datetime | None:

@@ -82,11 +82,13 @@ class Table:
         rows: By data and metric, the best first.
         columns: The settings by which rows differ.
         notes: Sentences about runs that are left out, unfinished, or mixed in one row.
+        asked: Whether the columns were asked for, and so are shown even where all rows are alike.
     """
 
     rows: list[Row]
     columns: list[str]
     notes: list[str] = field(default_factory=list)
+    asked: bool = False
 
 
 def table(
@@ -191,7 +193,7 @@ def _table(
         [*(run.stands for run in runs if run not in used), *others],
     )
     notes += _notes(made, differing, columns)
-    return Table(_ranked(made), columns, notes)
+    return Table(_ranked(made), columns, notes, asked=by is not None)
 
 
 def _row(members: list[RunFound], columns: Sequence[str]) -> Row:
@@ -306,7 +308,10 @@ def _asked(by: Sequence[str], runs: list[RunFound]) -> list[str]:
 
 
 def _ranked(rows: list[Row]) -> list[Row]:
-    """The rows by data and metric, the best first, with their ranks; NaN is last, before unfinished ones."""
+    """The rows by data and metric, the best first, with their ranks, which equal means share.
+
+    NaN is last, before unfinished ones.
+    """
 
     def order(row: Row) -> tuple[Any, ...]:
         mean = row.summary.mean
@@ -314,12 +319,11 @@ def _ranked(rows: list[Row]) -> list[Row]:
         return row.data, row.metric, not _is_whole(row), math.isnan(mean), value
 
     ranked = sorted(rows, key=order)
-    for i, row in enumerate(ranked):
-        if direction(row.metric) is None or not _is_whole(row):
-            continue
-        before = ranked[i - 1] if i else None
-        same = before is not None and (before.data, before.metric) == (row.data, row.metric)
-        row.rank = before.rank + 1 if same and before is not None and before.rank else 1
+    for place in dict.fromkeys((row.data, row.metric) for row in ranked):
+        among = [row for row in ranked if (row.data, row.metric) == place and _is_whole(row)]
+        for i, row in enumerate(among if direction(place[1]) is not None else ()):
+            tied = i and among[i - 1].summary.mean == row.summary.mean
+            row.rank = among[i - 1].rank if tied else i + 1
     return ranked
 
 

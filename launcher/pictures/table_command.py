@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...replay.errors import ConfigError
@@ -14,12 +14,18 @@ from ...replay.shown import shown
 from ...replay.suggestions import did_you_mean
 from .table import Row, Table, as_record, build_table
 
-USAGE = "ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=md|csv|tex]"
-_OPTIONS = ("metric", "by", "format")
+USAGE = "ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=md|csv|tex] [watch=true]"
+_OPTIONS = ("metric", "by", "format", "watch")
+
+Watch = Callable[[Sequence[Path]], None]
 
 
-def table_command(words: list[str]) -> None:
+def table_command(words: list[str], watch: Watch | None = None) -> None:
     """Print the table; notes about the runs go to stderr.
+
+    Args:
+        words: After `ml table`.
+        watch: Waits while runs below the folders go on, for `watch=true`.
 
     Raises:
         ConfigError: For a wrong word, folders without runs, or a metric or setting that no run has.
@@ -42,9 +48,13 @@ def table_command(words: list[str]) -> None:
     if chosen not in FORMATS:
         hint = did_you_mean(chosen, [*FORMATS, *_ALSO])
         mistakes.append(f"format={chosen}: expected one of {', '.join(FORMATS)}.{hint}")
+    if given.get("watch", "true") not in ("true", "false"):
+        mistakes.append(f"watch={given['watch']}: expected true or false.")
     if mistakes:
         raise ConfigError("\n".join([*mistakes, f"Usage: {USAGE}"]))
     by = given["by"].split(",") if "by" in given else None
+    if given.get("watch") == "true" and watch is not None:
+        watch(folders or [Path("runs")])
     built = build_table(folders or [Path("runs")], metric=given.get("metric"), by=by)
     print(shown(FORMATS[chosen](built)))
     for note in built.notes:
@@ -63,7 +73,7 @@ def as_csv(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """A table in GitHub's Markdown for each metric."""
-    return "\n\n".join(_in_markdown(*_cells(table, rows)) for rows in _by_metric(table))
+    return "\n\n".join(in_markdown(*_cells(table, rows)) for rows in _by_metric(table))
 
 
 def as_latex(table: Table) -> str:
@@ -86,8 +96,12 @@ def _by_metric(table: Table) -> list[list[Row]]:
 
 
 def _cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """The titles, and the cells of each row; columns in which nothing differs are left out."""
-    shown = [name for name in table.columns if len({str(row.settings[name]) for row in rows}) > 1]
+    """The titles, and the cells of each row, without columns that are the same in all, unless asked for."""
+    shown = [
+        name
+        for name in table.columns
+        if table.asked or len({str(row.settings[name]) for row in rows}) > 1
+    ]
     several = len({row.data for row in table.rows}) > 1
     metric = rows[0].metric
     titles = [*(["data"] if several else []), *shown, "n", metric, "IQM", "95 % interval"]
@@ -124,7 +138,13 @@ def _interval(row: Row) -> str:
     return "-" if math.isnan(found.low) else f"{found.low:.4g} to {found.high:.4g}"
 
 
-def _in_markdown(titles: list[str], cells: list[list[str]]) -> str:
+def in_markdown(titles: list[str], cells: list[list[str]]) -> str:
+    """A table in GitHub's Markdown.
+
+    Args:
+        titles: Of the columns.
+        cells: Of each row.
+    """
     lines = [[text.replace("|", "\\|") for text in line] for line in (titles, *cells)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [

@@ -124,7 +124,7 @@ class Ending:
     def failed(self, error: BaseException) -> None:
         """End the run as failed by an error, or interrupted by what is more than an error."""
         if isinstance(error, Exception):
-            self.end("failed", reason=f"{type(error).__name__}: {error}")
+            self.end("failed", reason=f"{type(error).__name__}: {error}".rstrip(": "))
         else:
             self.end("interrupted", reason=str(error) or type(error).__name__)
 

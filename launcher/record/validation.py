@@ -124,7 +124,9 @@ PROGRESS = fields(
         "rollbacks": count,
     },
 )
-_EPOCHS = fields({"epoch": count, "rows": count, "order": stream}, {"in_parts": flag})
+_EPOCHS = fields(
+    {"epoch": count, "rows": count, "order": stream}, {"in_parts": flag, "window": count}
+)
 _DRAWS = fields(
     {"generator": stream}, {"leaves": array("f", None), "highest": number, "batches": count}
 )

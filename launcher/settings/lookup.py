@@ -207,6 +207,8 @@ def _path_of(name: object) -> Path | OnHub | None:
         return hub
     if (path := folder_of(name)) is not None:
         return path
+    if isinstance(name, (str, Path)) and str(name).lower().endswith(".tar"):
+        return Path(name).expanduser() if str(name).startswith("~") else Path(name)
     if (path := table_file_of(name)) is None:
         check_file(name)
         return None

@@ -70,6 +70,8 @@ class Plan:
     parts: Mapping[str, Named]
     # Data sets
     data_dir: str | None
+    storage: str
+    shuffle_buffer: int
     batch_size: int
     standardize: bool
     aug: tuple[Named, ...] | None

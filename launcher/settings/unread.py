@@ -15,6 +15,12 @@ def without_effect(plan: Plan, world: World) -> dict[str, str]:
     """Settings that were given but that this run does not read, and why."""
     kind, other = _OTHER_KIND[world.kind]
     reasons = dict.fromkeys(that_count(other), f"it learns from {kind}")
+    if other == "data":
+        reasons["storage"] = (
+            "it learns from an environment, whose transitions replay.storage= places"
+        )
+    if plan.storage != "stream":
+        reasons.setdefault("shuffle_buffer", "only storage=stream shuffles within one")
     if _dims(world.spec.obs) < 3:
         reasons["channels"] = "its inputs are not arrays of images"
     reasons |= world.unread(normalize_obs=plan.normalize_obs, eval_episodes=plan.eval_episodes)

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import SweepFailed
+from ..record.output import write_error
 from ..settings.compose import compose
 from ..settings.schema import ALIASES
 from .checks import own_copy
@@ -54,7 +55,12 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
             for swept, values in product(keywords)
         ]
         driver = grid(asked, said, found)
-    driver.run()
+    try:
+        driver.run()
+    except (KeyboardInterrupt, SystemExit):
+        write_error("Continue it with the same call and resume=True.")
+        raise
+    driver.say_results()
     return _loaded(driver)
 
 

@@ -42,6 +42,7 @@ def sweep(words: Sequence[str]) -> int:
         found = combinations(asked.words)
         driver = grid(asked, words, [(combination, {}) for combination in found])
     driver.run()
+    driver.say_results()
     if lines := failed_lines(driver.trials, driver.outcomes):
         write_error("\n".join(lines))
     return exit_code(driver.outcomes.values())

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ..record.output import to_nowhere
-from ..record.signals import SignalExit
+from ..record.output import to_nowhere, write_error
+from ..record.signals import SignalExit, mark_resumable
 from ..settings.compose import compose
 from .checks import check_objects, check_trials
 from .engines import Engine, engine_named
@@ -21,6 +22,7 @@ from .lines import began, ended
 from .places import digest
 from .record import Record
 from .standing import done, is_live, move_aside
+from .table import live
 from .trial import Outcome, Trial
 
 _MANY = 10_000  # Slots of an engine that leaves it to others how many runs there are at once.
@@ -40,7 +42,7 @@ class Driver:
         quiet: Whether to say nothing while all goes well.
 
     Attributes:
-        trials: All that were asked for, in order.
+        trials: All that were asked for, in order; after a search the best one first.
         outcomes: How each of them ended, by its directory.
     """
 
@@ -59,7 +61,7 @@ class Driver:
         self._name, self._jobs, self._options = engine, jobs, options
         self._engine: Engine | None = None
         self._running: set[Path] = set()
-        self._elsewhere: list[Trial] = []
+        self._elsewhere: dict[Path, Trial] = {}
         self._checked = False
         self.trials: list[Trial] = []
         self.outcomes: dict[Path, Outcome] = {}
@@ -71,6 +73,12 @@ class Driver:
             ConfigError: Before any run starts, if one of them cannot work.
             KeyboardInterrupt, SystemExit: After a signal, once the runs that had begun are saved.
         """
+        # One after another, the runs show their own progress.
+        shown = not self._quiet and self._name != "here"
+        with live(self.trials, self.outcomes, enabled=shown):
+            self._run()
+
+    def _run(self) -> None:
         finished = False
         try:
             while (asked := self._ask()) or self._running or self._elsewhere:
@@ -79,9 +87,20 @@ class Driver:
                     continue
                 self._ended(*found)
             finished = True
+            self.trials = self._source.ranked(self.trials)
+        except (KeyboardInterrupt, SystemExit) as error:
+            mark_resumable(error, True)
+            self._say_interrupted()
+            raise
         finally:
             if self._engine is not None:
                 self._engine.close(cancel=not finished)
+
+    def say_results(self) -> None:
+        """Print the runs' results, the best first."""
+        if not self._quiet:
+            for text in filter(None, (self._source.table(self.trials), self._source.summary())):
+                self._say(f"\n{text}")
 
     def _ask(self) -> list[Trial]:
         """The trials that may start now: all of a grid, or as many of a search as there are free slots."""
@@ -122,6 +141,8 @@ class Driver:
             else:
                 left.append(trial)
             self._record.add(trial, said)
+            if trial.path in self.outcomes:
+                self._record.ended(trial, self.outcomes[trial.path])
         if left:
             self._check(left)
         if not self._resume:
@@ -129,12 +150,12 @@ class Driver:
         elif (
             self._name != "slurm"
         ):  # There, the jobs of an earlier start go on, and are taken over.
-            self._elsewhere += [trial for trial in left if is_live(trial.path)]
+            self._elsewhere |= {trial.path: trial for trial in left if is_live(trial.path)}
         if trials:
             self._record.write()
             self._say_began(trials, len(left), len(moved))
         for trial in left:
-            if trial not in self._elsewhere:
+            if trial.path not in self._elsewhere:
                 self._start(trial)
         for trial in trials:
             if trial.path in self.outcomes:
@@ -149,6 +170,7 @@ class Driver:
             return
         self._checked = True
         engine = self._opened()
+        trials = [*trials, *self._source.examples]
         check_objects(trials, travel=self._name != "here")
         if isinstance(engine, Local):
             engine.call(check_trials, trials)
@@ -157,8 +179,8 @@ class Driver:
 
     def _wait(self) -> tuple[Trial, Outcome] | None:
         """Wait for a trial to end; None if none has, but one of another process may be over."""
-        for trial in [trial for trial in self._elsewhere if not is_live(trial.path)]:
-            self._elsewhere.remove(trial)
+        for path in [path for path in self._elsewhere if not is_live(path)]:
+            trial = self._elsewhere.pop(path)
             if (outcome := done(trial)) is not None:
                 return trial, outcome
             self._start(trial)  # It was killed, or stopped: it goes on here.
@@ -176,9 +198,13 @@ class Driver:
         Raises:
             KeyboardInterrupt, SystemExit: If a signal has ended it, which ends the sweep.
         """
+        if self._source.waits and outcome.status == "diverged":
+            outcome = replace(outcome, exit_code=0)  # A result: the search looks elsewhere.
         self.outcomes[trial.path] = outcome
         self._record.ended(trial, outcome)
-        self._say(ended(trial, outcome, number=len(self.outcomes), of=len(self.trials)))
+        self._record.write()
+        of = max(self._source.total, len(self.trials))
+        self._say(ended(trial, outcome, number=len(self.outcomes), of=of))
         if outcome.status == "interrupted":
             error = (
                 KeyboardInterrupt() if outcome.exit_code == 130 else SignalExit(outcome.exit_code)
@@ -187,7 +213,10 @@ class Driver:
         self._source.tell(trial, outcome)
 
     def _say_began(self, trials: Sequence[Trial], left: int, moved: int) -> None:
-        if len(trials) == len(self.trials):  # A search asks for more, later.
+        if self._source.waits:
+            if len(trials) == len(self.trials):  # Not when more of them are asked for.
+                self._say(f"{self._source.title()}; {self._where()}.")
+        else:
             skipped, elsewhere = len(trials) - left, len(self._elsewhere)
             self._say(
                 began(
@@ -204,6 +233,15 @@ class Driver:
         if slots == 1:
             return "one after another"
         return f"on {self._name}, {slots} at once" if slots < _MANY else f"on {self._name}"
+
+    def _say_interrupted(self) -> None:
+        over = sum(not outcome.exit_code for outcome in self.outcomes.values())
+        line = f"Interrupted: {over} of {len(self.trials)} runs are finished."
+        if self._running:
+            line += (
+                f" {len(self._running)} others are asked to save and to stop, or have not begun."
+            )
+        write_error(line)
 
     def _say(self, line: str) -> None:
         if self._quiet:

@@ -20,11 +20,28 @@ class Source(Protocol):
     def waits(self) -> bool:
         """Whether what comes next depends on how others end; then only as many are asked for as can run."""
 
+    @property
+    def total(self) -> int:
+        """How many trials there will be."""
+
+    @property
+    def examples(self) -> Sequence[Trial]:
+        """Trials that are only checked: they stand for others that are not known yet."""
+
+    def title(self) -> str:
+        """What to say at first; maybe empty."""
+
     def ask(self) -> Trial | None:
         """The next trial; None if there is none, or none before another has ended."""
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Learn how a trial ended."""
+
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Trials in the order of the results."""
+
+    def table(self, trials: Sequence[Trial]) -> str:
+        """Their results as a Markdown table, the best first; maybe empty."""
 
     def summary(self) -> str:
         """What to say at the end; maybe empty."""
@@ -38,9 +55,15 @@ class Grid:
     """
 
     waits = False
+    examples: Sequence[Trial] = ()
 
     def __init__(self, trials: Sequence[Trial]):
         self._left = deque(trials)
+        self.total = len(trials)
+
+    def title(self) -> str:
+        """The driver says it."""
+        return ""
 
     def ask(self) -> Trial | None:
         """The next trial."""
@@ -48,6 +71,16 @@ class Grid:
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Nothing depends on it."""
+
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """As they were asked for."""
+        return list(trials)
+
+    def table(self, trials: Sequence[Trial]) -> str:
+        """The last evaluations, over seeds."""
+        from .table import ranked
+
+        return ranked(trials)
 
     def summary(self) -> str:
         """Nothing to add to the table."""

@@ -57,10 +57,9 @@ class Record:
         }
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
-        """Note how a run ended, and write the file."""
+        """Note how a run ended, without writing the file."""
         run = self._runs[str(trial.path)]
         run |= {"status": outcome.status, "reason": outcome.reason}
-        self.write()
 
     def write(self) -> None:
         """Write the file, whole.

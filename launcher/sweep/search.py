@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 from ...replay.errors import ConfigError
 from .search_words import Wanted
 from .spaces import Space, combinations
+from .standing import done
 from .study import ENOUGH, PRUNED, REFUSED, Study, open_study
+from .table import searched
 
 if TYPE_CHECKING:
     import optuna
 
+    from ..settings.settings import Settings
     from .trial import Outcome, Trial
 
 JOURNAL = "study.jsonl"
@@ -34,14 +37,16 @@ class Search:
     Args:
         wanted: What the user asks for.
         spaces: What is chosen.
-        constant: The console words that all trials share.
+        about: What all trials share, as text: a search that is continued must share the same.
+        constant: The console words that all trials share, to be pasted; None: there is more than words.
+        composed: The settings of one trial. With one trial at a time, a search with the same seed is the
+            same every time.
         folder: Where the journal is; absolute.
         make: The trial with these values, by key as typed; the study is added here.
-        seed: Seeds the proposals: with one trial at a time, a search is the same every time.
-        resume: Whether to continue the search in the folder.
+        examples: Trials with the values at the ends of what is chosen, to be checked beforehand.
 
     Attributes:
-        trials: Those that this process has begun, in order.
+        total: How many trials there will be.
         waits: A trial depends on how earlier ones ended, so it is asked for when it can run.
 
     Raises:
@@ -53,31 +58,33 @@ class Search:
         wanted: Wanted,
         spaces: Sequence[Space],
         *,
-        constant: Sequence[str],
+        about: Sequence[str],
+        constant: Sequence[str] | None,
+        composed: Settings,
         folder: Path,
         make: Callable[[Mapping[str, str]], Trial],
-        seed: int = 0,
-        resume: bool = False,
+        examples: Sequence[Trial] = (),
     ):
         _check_spaces(wanted, spaces)
         _check_installed()
-        self.wanted, self._spaces, self._make, self._seed = wanted, spaces, make, seed
+        self.wanted, self.composed, self.folder = wanted, composed, folder
+        self.examples, self.total, self.waits = examples, wanted.trials, True
+        self._spaces, self._make, self._seed = spaces, make, int(composed.seed)
         self._constant, self._journal = constant, folder / JOURNAL
-        self._study = self._open(resume)
+        self._study = self._open(about, resume=bool(composed.resume))
         self._numbers: dict[Path, list[int]] = {}  # Of the trials in progress, by run directory.
         self._begun: set[int] = set()
         self._told: list[str] = []
-        self.trials: list[Trial] = []
-        self.waits = True
+        self._earlier = deque(self._ended_earlier())
 
-    def _open(self, resume: bool) -> optuna.Study:
+    def _open(self, shared: Sequence[str], *, resume: bool) -> optuna.Study:
         """The study in its journal.
 
         Raises:
             ConfigError: If that is another search, or one that must be continued by `resume=true`.
         """
         about = {
-            "words": sorted(self._constant),
+            "words": list(shared),
             "spaces": [str(space) for space in self._spaces],
             "metric": self.wanted.metric,
             "more": self.wanted.more,
@@ -122,6 +129,8 @@ class Search:
             ConfigError: If no trial can be judged, or the first ones have all failed.
         """
         self._check_hopeless()
+        if self._earlier:
+            return self._earlier.popleft()
         while (chosen := self._next()) is not None:
             swept: dict[str, str] = chosen.user_attrs[_SWEPT]
             trial = self._make(swept)
@@ -132,18 +141,26 @@ class Search:
                 self._copy(twin, chosen.number)
                 continue
             self._numbers[trial.path] = [chosen.number]
-            study = Study(
-                self._journal,
-                chosen.number,
-                self.wanted.metric,
-                self.wanted.more,
-                self.wanted.pruner,
-                self.wanted.tasks,
-            )
-            trial = dataclasses.replace(trial, study=study)
-            self.trials.append(trial)
-            return trial
+            return self._reporting(trial, chosen.number)
         return None
+
+    def _reporting(self, trial: Trial, number: int) -> Trial:
+        """A trial that reports its evaluations to the journal, under its number there."""
+        wanted = self.wanted
+        pruner, tasks = wanted.pruner, wanted.tasks
+        study = Study(self._journal, number, wanted.metric, wanted.more, pruner, tasks)
+        return dataclasses.replace(trial, study=study)
+
+    def _ended_earlier(self) -> list[Trial]:
+        """The trials of earlier processes that have a result, with their runs: they are not run again."""
+        found: dict[Path, Trial] = {}
+        for known in self._study.get_trials():
+            if known.state.name in ("COMPLETE", "PRUNED"):
+                trial = self._make(known.user_attrs[_SWEPT])
+                if done(trial) is not None:
+                    found[trial.path] = self._reporting(trial, known.number)
+                    self._numbers[trial.path] = []
+        return list(found.values())
 
     def _next(self) -> optuna.trial.FrozenTrial | None:
         """A trial that had begun in an earlier process, or a new one; None if there are enough."""
@@ -196,9 +213,10 @@ class Search:
         """Record how a trial ended. One that was interrupted stays open, to be continued."""
         from optuna.trial import TrialState
 
-        number, *twins = self._numbers.pop(trial.path)
-        if outcome.status == "interrupted":
+        numbers = self._numbers.pop(trial.path)
+        if not numbers or outcome.status == "interrupted":
             return
+        number, *twins = numbers
         found = self._study.get_trials()[number]
         self._told.append("" if outcome.status != "failed" else outcome.reason)
         pruned = outcome.status == "stopped" and is_pruned(found)
@@ -241,9 +259,30 @@ class Search:
         found = choose(ended, key=lambda trial: trial.value)  # The first of equal ones.
         return found.user_attrs[_SWEPT], found.value
 
-    def words(self, swept: Mapping[str, str]) -> list[str]:
-        """The console words of a run with these values."""
-        return [*self._constant, *(f"{key}={value}" for key, value in swept.items())]
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Trials, the best one first; those without a result come last."""
+        ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
+        ended.sort(key=lambda trial: trial.value, reverse=self.wanted.more)
+        places = [trial.user_attrs[_SWEPT] for trial in ended]
+        last = len(places)
+        return sorted(trials, key=lambda t: places.index(t.swept) if t.swept in places else last)
+
+    def table(self, trials: Sequence[Trial]) -> str:
+        """The results by which the search has chosen; a trial that was stopped early has none."""
+        ended = [trial for trial in self._study.get_trials() if trial.state.name == "COMPLETE"]
+        values = [(trial.user_attrs[_SWEPT], trial.value) for trial in ended]
+        found = [next((v for swept, v in values if swept == t.swept), None) for t in trials]
+        return searched(list(zip(trials, found, strict=True)), self.wanted.metric)
+
+    def title(self) -> str:
+        """What is searched: the first line of a search."""
+        wanted, known = self.wanted, len(_counted(self._study))
+        spaces = " ".join(map(str, self._spaces))
+        aim = f"{'most' if wanted.more else 'least'} {wanted.metric}"
+        before = f", {known} of them begun earlier" if known else ""
+        return (
+            f"Search by {wanted.sampler} for the {aim}: {wanted.trials} trials{before} of {spaces}"
+        )
 
     def summary(self) -> str:
         """What the search has found, with words to paste."""
@@ -261,7 +300,10 @@ class Search:
             return f"No trial has a result ({counts})."
         swept, value = found
         lines = [f"Best of {len(trials)} trials ({counts}): {self.wanted.metric} {value:.4g}, with"]
-        lines.append(f"  {shlex.join(['ml', *self.words(swept)])}")
+        shared = [] if self._constant is None else ["ml", *self._constant]
+        lines.append(
+            f"  {shlex.join([*shared, *(f'{key}={text}' for key, text in swept.items())])}"
+        )
         lines.append(f"All trials: {self._journal}")
         return "\n".join(lines)
 

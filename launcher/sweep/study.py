@@ -144,11 +144,13 @@ class Reporter:
         self._trial: Any = None
         self._count = 0  # Evaluations of the run so far, those before a resume included.
         self._known: dict[int, float] = {}
+        self._over = False  # Whether the search knows the trial's result already.
 
     def on_begin(self, run: LiveRun) -> str | None:
         """Open the journal."""
         self._trial = self._study.trial()
-        self._known = self._trial.study.get_trials()[self._study.number].intermediate_values
+        found = self._trial.study.get_trials()[self._study.number]
+        self._known, self._over = found.intermediate_values, found.state.is_finished()
         self._count = sum(row["mode"] == "eval" for row in run.history)
         # Resumed after its last checkpoint, which was that of the stop.
         if PRUNED in self._trial.user_attrs:
@@ -195,6 +197,8 @@ class Reporter:
 
     def _write(self, work: Callable[[], Any]) -> Any:
         """The result of reading or writing the journal; None if that is impossible: no run ends by it."""
+        if self._over:
+            return None
         try:
             return work()
         except (OSError, ValueError) as error:

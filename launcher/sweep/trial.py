@@ -123,4 +123,12 @@ def _failed(trial: Trial, error: BaseException) -> Outcome:
         text, code = f"{type(error).__name__}: {error}", 1
         write_error(user_traceback(error))
     status = "diverged" if isinstance(error, Diverged) else "failed"
-    return Outcome(status, metrics, shown(text.partition("\n")[0], line=True), code)
+    return Outcome(status, metrics, first_line(text), code)
+
+
+def first_line(text: str) -> str:
+    """The first line of an error's message, with the next one where it only introduces that."""
+    first, _, rest = text.partition("\n")
+    if first.endswith(":"):
+        first = f"{first} {rest.partition(chr(10))[0].strip()}"
+    return shown(first, line=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -17,10 +18,13 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from ....replay.errors import ConfigError
 from ..trial import DIED_OFTEN, Outcome, Trial, died, run_trial
 
 # Several workers with all cores each would only wait for each other. What the user sets stays.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_NOT_A_LINK = vars(os).get("O_NOFOLLOW", 0)
+_HANGUP = vars(signal).get("SIGHUP", signal.SIGTERM)  # Windows has none.
 _PARENT_S = 0.5  # How often a worker looks whether its driver is still there, in seconds.
 
 
@@ -33,7 +37,10 @@ class Local:
     """
 
     def __init__(self, jobs: int | None):
-        self.slots = jobs or len(os.sched_getaffinity(0))
+        from loky import cpu_count  # What a container is allowed to use.
+
+        self.slots: int = jobs or cpu_count()
+        self._made = 0
         self._queue: deque[Trial] = deque()
         self._idle: list[Any] = []
         self._running: dict[Future[Outcome], tuple[Trial, Any]] = {}
@@ -41,9 +48,15 @@ class Local:
 
     def call(self, work: Callable[..., None], *arguments: object) -> None:
         """Do something in a worker, which has to import torch anyway, and raise what it raises."""
-        worker = self._idle.pop() if self._idle else _worker()
-        self._idle.append(worker)
-        worker.submit(work, *arguments).result()
+        worker = self._worker()
+        try:
+            worker.submit(work, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                f"The process that looked up the names of this sweep died ({_killer(error)})."
+            ) from error
+        finally:
+            self._idle.append(worker)
 
     def start(self, trial: Trial) -> None:
         """Run a trial as soon as there is a worker for it."""
@@ -53,8 +66,15 @@ class Local:
     def _fill(self) -> None:
         while self._queue and len(self._running) < self.slots:
             trial = self._queue.popleft()
-            worker = self._idle.pop() if self._idle else _worker()
-            self._running[worker.submit(_run, trial)] = trial, worker
+            worker = self._idle.pop() if self._idle else self._worker()
+            try:
+                self._running[worker.submit(_run, trial)] = trial, worker
+            except BrokenProcessPool:  # It was killed while it had nothing to do.
+                self._queue.appendleft(trial)
+
+    def _worker(self) -> Any:
+        self._made += 1
+        return _worker(self._made - 1)
 
     def wait(self) -> tuple[Trial, Outcome]:
         """Wait for a trial to end. Those whose worker died, or was asked to stop, start again."""
@@ -77,9 +97,11 @@ class Local:
             outcome = future.result()
         except BrokenProcessPool as error:
             worker.shutdown(wait=False, kill_workers=True)
-            killed = re.search(r"(SIG\w+)\(", str(error))
-            reason = f"killed by {killed[1]}" if killed else "it exited"
-            return Outcome("interrupted", {}, reason, 1)
+            return Outcome("interrupted", {}, _killer(error), 1)
+        except Exception as error:  # Its objects do not arrive there.
+            outcome = Outcome(
+                "failed", {}, f"{type(error).__name__}: {error}".partition("\n")[0], 1
+            )
         self._idle.append(worker)
         return outcome
 
@@ -98,17 +120,45 @@ class Local:
             self._idle, self._running = [], {}
 
 
-def _worker() -> Any:
+def _worker(number: int) -> Any:
+    from loky.backend.resource_tracker import ensure_running
     from loky.process_executor import ProcessPoolExecutor
 
+    # A terminal that is closed ends all of its processes; this one of loky's must see the others end.
+    before = signal.signal(_HANGUP, signal.SIG_IGN) if _in_main() else None
+    ensure_running()
+    if before is not None:
+        signal.signal(_HANGUP, before)
     env = {name: "1" for name in _ONE_THREAD if name not in os.environ}
-    return ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(),), env=env)
+    return ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(), number), env=env)
 
 
-def _begin(driver: int) -> None:
+def _in_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _killer(error: BrokenProcessPool) -> str:
+    killed = re.search(r"(SIG\w+)\(", str(error))
+    return f"killed by {killed[1]}" if killed else "it exited"
+
+
+def _begin(driver: int, number: int) -> None:
     """Prepare a worker: Ctrl-C reaches the driver alone, and a worker does not outlive its driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(_HANGUP, signal.SIG_IGN)
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        gpus = len(visible.split(","))
+    if gpus > 1:  # One after another, as workers are made.
+        os.environ.setdefault("ANTELOPE_DEVICE", f"cuda:{number % gpus}")
     threading.Thread(target=_follow, args=(driver,), daemon=True).start()
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End at once: taking an interpreter with torch apart costs as much as a short run."""
+    _flush()
+    os._exit(0)
 
 
 def _follow(driver: int) -> None:
@@ -140,7 +190,7 @@ def output_to(trial: Trial) -> Iterator[None]:
     place = Path(os.devnull) if trial.path.is_symlink() else trial.path / "output.log"
     place.parent.mkdir(parents=True, exist_ok=True)
     kept = os.dup(1), os.dup(2)
-    log = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    log = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NOT_A_LINK, 0o644)
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -70,6 +70,9 @@ class Slurm:
             raise ConfigError(f"engine=slurm: Slurm does not answer ({error}).") from error
         self._jobs, self._files = jobs, folder / "slurm"
         self._name = _job_name(self._options, folder)
+        # Before anything else is touched: would it take such a job?
+        alone = Trial((), folder, {}, Path.cwd())
+        queue.check(script([alone], files=self._files, jobs=jobs, options=self._options))
         self._queued: list[Trial] = []
         self._at: dict[_Place, Trial] = {}
         self._submitted: set[str] = set()
@@ -208,11 +211,6 @@ class Slurm:
                 f"{earlier},afterany:{after}" if earlier else f"afterany:{after}"
             )
         text = script(trials, files=files, jobs=self._jobs, options=options)
-        try:
-            queue.check(text)
-        except ConfigError:
-            files.rmdir()
-            raise
         _write(files, trials, text)
         self._submitted.add(files.name)
         job = self._job_of(files.name, text)

@@ -113,6 +113,17 @@ def test_less_is_better_for_losses(workdir: Path) -> None:
     assert [row["lr"] for row in antelope.table("runs", metric="loss")] == [1.0, 2.0, 3.0]
 
 
+def test_equal_means_share_a_rank(workdir: Path) -> None:
+    for name, accuracy in {"a": 0.5, "b": 0.9, "c": 0.5, "d": 0.1}.items():
+        write(name, 0, accuracy=accuracy, model={"_target_": name})
+    assert [(row["rank"], row["model"]) for row in antelope.table()] == [
+        (1, "b"),
+        (2, "a"),
+        (2, "c"),
+        (4, "d"),
+    ]
+
+
 def test_a_training_metric_is_read_from_train_csv_and_ranked_likewise(workdir: Path) -> None:
     for i, losses in enumerate(["1,9\n2,0.3", "1,8\n2,0.1"]):
         run = write(f"{i}", 0, loss=0.5, lr=float(i))

@@ -182,8 +182,11 @@ def test_a_status_that_cannot_be_read_is_none(text: str) -> None:
 
 def test_a_status_of_an_earlier_version_has_no_process() -> None:
     RUN.mkdir()
-    (RUN / "status.json").write_text('{"status": "finished", "step": 4, "metrics": {"r2": null}}')
+    (RUN / "status.json").write_text(
+        '{"status": "finished", "step": 4, "metrics": {"r2": null, "f1": [1, 2]}}'
+    )
     found = status()
+    assert list(found.metrics) == ["r2"]
     assert (found.status, found.pid, found.host, found.attempt) == ("finished", None, "", 1)
     assert np.isnan(found.metrics["r2"])
     write(status="running")

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+import antelope
 from antelope import ConfigError, ml
+from antelope.launcher.settings.compose import compose
 from antelope.launcher.sweep.search import Search
 from antelope.launcher.sweep.search_words import Wanted, read_wanted
 from antelope.launcher.sweep.spaces import Choice, Range, Space
+from antelope.launcher.sweep.standing import done
 from antelope.launcher.sweep.study import open_study
 from antelope.launcher.sweep.trial import Outcome, Trial, run_trial
 
@@ -38,16 +41,25 @@ def search(
         return Trial(words, path, swept, Path.cwd(), {**DATA, **QUIET, **settings})
 
     chosen = [LR] if spaces is None else spaces
-    folder = Path("runs").absolute()
-    return Search(wanted, chosen, constant=["epochs=3"], folder=folder, make=make, resume=resume)
+    return Search(
+        wanted,
+        chosen,
+        about=["epochs=3"],
+        constant=["epochs=3"],
+        composed=compose([f"resume={resume}"], {}),
+        folder=Path("runs").absolute(),
+        make=make,
+    )
 
 
 def run(searching: Search) -> list[tuple[Trial, Outcome]]:
-    """Run all trials, one after another."""
+    """Run all trials that have not ended, one after another."""
     ended = []
     while (trial := searching.ask()) is not None:
-        ended.append((trial, run_trial(trial)))
-        searching.tell(*ended[-1])
+        if (outcome := done(trial)) is None:
+            outcome = run_trial(trial)
+            ended.append((trial, outcome))
+        searching.tell(trial, outcome)
     return ended
 
 
@@ -58,8 +70,8 @@ def first(searching: Search) -> Trial:
     return trial
 
 
-def trials() -> list[Any]:
-    found: list[Any] = open_study(Path("runs/study.jsonl").absolute(), more=True).get_trials()
+def trials(folder: str = "runs") -> list[Any]:
+    found: list[Any] = open_study(Path(folder, "study.jsonl").absolute(), more=True).get_trials()
     return found
 
 
@@ -119,14 +131,11 @@ def test_a_search_that_is_started_again_goes_on_as_it_would_have() -> None:
     for _ in range(3):
         trial = first(searching)
         searching.tell(trial, run_trial(trial))
-    lost = searching.ask()  # The driver dies now; the run may have begun, or even have ended.
-    assert lost is not None
-    if lost.study is not None:
-        run_trial(lost)
+    run_trial(first(searching))  # The driver dies before it knows how this one has ended.
     again = run(search(wanted, epochs=1, resume=True))
-    assert [trial.words for trial, _ in again] == [words for words, _ in whole[3:]]
-    assert [outcome.metrics for _, outcome in again] == [o.metrics for _, o in whole[3:]]
+    assert [(trial.words, outcome) for trial, outcome in again] == whole[4:]
     assert [t.state.name for t in trials()] == ["COMPLETE"] * 6
+    assert [t.value for t in trials()] == [outcome.metrics["accuracy"] for _, outcome in whole]
 
 
 def test_an_interrupted_trial_stays_open() -> None:
@@ -241,8 +250,6 @@ def test_what_cannot_be_searched_is_refused(spaces: list[Space], advice: str) ->
 
 @pytest.fixture
 def composed() -> Any:
-    from antelope.launcher.settings.compose import compose
-
     return lambda *words: compose(words, {}).values
 
 
@@ -291,7 +298,7 @@ def test_a_journal_whose_last_line_is_unfinished_goes_on() -> None:
     run(search(wanted, epochs=1))
     journal = Path("runs/study.jsonl")
     journal.write_bytes(journal.read_bytes()[:-20])  # The disk was full.
-    assert len(run(search(Wanted("random", 2, "accuracy", more=True), epochs=1, resume=True))) == 2
+    assert len(run(search(Wanted("random", 2, "accuracy", more=True), epochs=1, resume=True))) == 1
     assert [trial.state.name for trial in trials()] == ["COMPLETE", "COMPLETE"]
     journal.write_bytes(b"{broken\n" + journal.read_bytes())
     with pytest.raises(ConfigError, match=r"study\.jsonl is damaged"):
@@ -311,3 +318,43 @@ def test_a_journal_that_cannot_be_written_does_not_end_a_run(
         outcome = run_trial(trial)
     searching.tell(trial, outcome)
     assert trials()[0].value == outcome.metrics["accuracy"]
+
+
+class Net(torch.nn.Module):
+    def __init__(self, in_features: int, out_features: int, hidden: int = 8):
+        super().__init__()
+        layers = torch.nn.Linear(in_features, hidden), torch.nn.Linear(hidden, out_features)
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), *layers)
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        return self.layers(obs)
+
+
+def test_a_search_from_python_chooses_objects_and_returns_the_best_run_first() -> None:
+    asked: dict[str, Any] = {**DATA, **QUIET, "model": Net, "lr": "log(1e-4,1)", "epochs": 2}
+    asked |= {"search": "random", "trials": 8, "optim": [torch.optim.SGD, torch.optim.Adam]}
+    runs = antelope.sweep("model.hidden=int(2,8)", prune=True, **asked)
+    values = [trial.value for trial in trials("runs/default") if trial.state.name == "COMPLETE"]
+    assert 0 < len(values) < 8
+    assert runs[0].metrics["accuracy"] == max(values)
+    assert len(runs) == 8
+    best = Path("runs/default", runs[0].path.parts[-4])
+    assert best.name.startswith("lr=")
+    assert ",model.hidden=" in best.name
+    # Objects are data too, so runs are resumed to see whether they are the same: pruned ones stay so.
+    before = {run.path: (run.path / "train.csv").read_bytes() for run in runs}
+    again = antelope.sweep("model.hidden=int(2,8)", prune=True, resume=True, **asked)
+    assert {run.path: (run.path / "train.csv").read_bytes() for run in again} == before
+
+
+def test_words_are_checked_before_anything_starts() -> None:
+    with pytest.raises(ConfigError) as caught:
+        antelope.sweep(
+            "lr=log(1e-3,1)", "ema=interval(0,2)", "optim=SGD,Adma", search="tpe", trials=99
+        )
+    assert "ema=2.0: expected float 0..1" in str(caught.value)
+    with pytest.raises(ConfigError, match="No optimiser `Adma`"):
+        antelope.sweep("lr=log(1e-3,1)", "optim=SGD,Adma", search="tpe", progress=False)
+    with pytest.raises(ConfigError, match="path= would be the same for all trials"):
+        antelope.sweep("lr=log(1e-3,1)", "path=here", search="tpe")
+    assert not list(Path("runs").rglob("config.yaml"))
