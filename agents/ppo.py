@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
-from ..replay.ranks import ranks
 from .blocks.arguments import check
 from .log import Log
 from .policy.actor_critic import ActorCritic
@@ -111,7 +110,7 @@ class PPO(ActorCritic):
                 loss, policy_loss, value_loss, log_ratio = self.losses(self.rows_of(data, rows))
                 self.optimizer.zero_grad()
                 loss.backward()
-                ranks().settle(self.optimizer)
+                replay.sum_gradients(self.optimizer)
                 nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
                 self.optimizer.step()
         # From the last minibatch, where the policy is farthest from the one that acted.

@@ -420,6 +420,14 @@ class Replay:
         with self._lock:
             self.sampler.update(numbers, priority.detach().cpu().double().numpy())
 
+    def sum_gradients(self, optimizer: Any) -> None:
+        """Sum an optimiser's gradients over the devices of a run; on one device nothing happens.
+
+        For a `learn` that steps the optimiser itself, and clips or changes gradients before that.
+        Otherwise they are summed at the step.
+        """
+        ranks().settle(optimizer)
+
     def _transitions(self, what: str) -> Transitions:
         if not isinstance(self.storage, Transitions):
             raise ConfigError(

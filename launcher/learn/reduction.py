@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ...replay import ConfigError
 from ...replay.ranks import Ranks, RanksDiffer, ranks
+from ..settings.warn import warn_caller
 
 _ROUNDING = 1e-4  # Relative: further apart, weights have not been updated alike.
 
@@ -35,6 +36,9 @@ class Reduction:
         self._settled: set[int] = (
             set()
         )  # Optimisers whose gradients were summed for their next step.
+        self._watched: set[int] = set()  # Optimisers that have stepped once.
+        self._computed: dict[int, int] = {}  # Versions of gradients when `backward` was over.
+        self._said_changed = False
         self._reduced: dict[int, int] = {}  # Versions of gradients that hold the sum already.
 
     def gradients(self, parameters: Iterable[Tensor], *, weight: float = 1.0) -> None:
@@ -156,7 +160,27 @@ class Reduction:
         # An optimiser around another one steps twice by the same gradients.
         if grads and all(self._reduced.get(id(g)) == g._version for g in grads):
             return
+        self._look_for_changes(optimizer, held, place.world)
         self.gradients(held, weight=place.weight)
+
+    def _look_for_changes(self, optimizer: Optimizer, held: list[Tensor], world: int) -> None:
+        """Warn, from its second step on, of gradients that were changed between backward and the step."""
+        if id(optimizer) in self._watched:
+            changed = (
+                p.grad is not None and self._computed.get(id(p)) != p.grad._version for p in held
+            )
+            if not self._said_changed and any(changed):
+                self._said_changed = True
+                warn_caller(_CHANGED.format(type(self._agent).__name__, world))
+            return
+        self._watched.add(id(optimizer))
+        for parameter in held:
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._note)
+
+    def _note(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self._computed[id(parameter)] = parameter.grad._version
 
     # -------------------------------------------------------------------- the same on every rank
 
@@ -222,6 +246,11 @@ _SPARSE = (
 _CLOSURE = (
     "{}.step was called with a closure, which computes gradients of its own that {} devices cannot share. "
     "Call backward, then step() without a closure, or return the loss."
+)
+_CHANGED = (
+    "{}.learn changes gradients between backward and its optimiser's step: on {} devices each changes those "
+    "of its own rows, and their sum differs from what one device gets, unless they are only scaled. Call "
+    "replay.sum_gradients(optimizer) before, or return the loss and set clip_grad=."
 )
 _APART = (
     "The weights `{}` of ranks {} and {} are not the same any more: `learn` has changed them by something "

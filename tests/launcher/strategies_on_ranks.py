@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antelope import Batch, Memory, Strategy, ml
+from antelope import Batch, Log, Memory, Replay, Strategy, ml
 from antelope.agents.continual import NAMES
 from antelope.launcher.distributed import Place, group_of
 from antelope.replay.ranks import joined
@@ -49,6 +50,27 @@ class Mine(Strategy):
         self.seen += batch.label.bincount(minlength=len(self.seen))
 
 
+class Clips(nn.Module):
+    """Clips its gradients and steps an optimiser of its own."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+        self.optimizer = torch.optim.SGD(self.parameters(), 0.1)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.layer(obs)
+
+    def learn(self, replay: Replay, log: Log) -> None:
+        batch = next(replay)
+        self.optimizer.zero_grad()
+        log.loss = loss = F.cross_entropy(self(batch.obs), batch.label)
+        loss.backward()
+        replay.sum_gradients(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters(), 0.1)
+        self.optimizer.step()
+
+
 RUNS: dict[str, dict[str, Any]] = {
     **{name: {} for name in NAMES["strategy"]},
     **{name: {f"strategy.{name}.importance": 0.1} for name in ("ewc", "ewc_online", "mas")},
@@ -61,6 +83,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "er, accumulated, clipped": {"strategy": "er", "accumulate": 3, "clip_grad": 0.1},
     "er, task-incremental": {"strategy": "er", "scenario": "task"},
     "mine": {"strategy": Mine},
+    "clips by itself": {
+        "strategy": "er",
+        "model": Clips,
+        "model.hidden": None,
+        "optim": None,
+        "lr": None,
+    },
 }
 
 
@@ -79,6 +108,7 @@ def run(name: str, path: Path) -> dict[str, Tensor]:
     # 17 rows are not divided evenly, and the last batch of an epoch has 9.
     shared |= {"batch_size": 17, "model": "MLP", "model.hidden": [12], "dataset": data()}
     settings = {"strategy": name, **shared, "plot": False, "progress": False, **more}
+    settings = {key: value for key, value in settings.items() if value is not None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         agent = ml(path=path, **settings).agent

@@ -33,6 +33,12 @@ class TestLearns:
     def test_ppo_cartpole(self) -> None:
         assert best("task=rl/cartpole_ppo", train_steps=14_000) > 450
 
+    def test_dqn_cartpole_on_two_devices(self) -> None:
+        assert best("task=rl/cartpole_dqn", train_steps=10_000, devices=2) > 150
+
+    def test_ppo_cartpole_on_two_devices(self) -> None:
+        assert best("task=rl/cartpole_ppo", train_steps=14_000, devices=2) > 450
+
     def test_a2c_cartpole(self) -> None:
         assert best("task=rl/cartpole_a2c", train_steps=16_000) > 300
 
