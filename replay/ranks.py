@@ -355,6 +355,7 @@ class Group(Ranks):
 
     def agree(self, what: str, *numbers: int) -> list[int]:
         headers = self._meet(what, numbers, failed=False)
+        self.told = None  # All go on, whatever has failed before.
         if any(failed for _, _, failed in headers):
             self._failed(None, headers)
         if any(text != headers[0][0] for text, _, _ in headers):
@@ -365,7 +366,7 @@ class Group(Ranks):
         ]
 
     def tell(self, error: BaseException) -> None:
-        if self.broken or error is self.told:
+        if self.broken or self.told is not None:  # One exchange for each failure, of all ranks.
             return
         try:
             headers = self._meet(f"fail: {type(error).__name__}", (), failed=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...replay import CheckpointError, ConfigError, Diverged, NotSaved
+from ...replay.ranks import ranks
 from ...replay.shown import shown
 from ..pictures.status import RUNNING
 from .directory import RunDirectory
@@ -99,7 +100,8 @@ class Ending:
         try:
             with self._signals.caught():
                 self._signals.note_only()
-                yield
+                with self._told():
+                    yield
         except Diverged as error:
             raise self.diverged(error) from None
         except Exception as error:
@@ -125,6 +127,15 @@ class Ending:
             self.end("failed", reason=f"{type(error).__name__}: {error}".rstrip(": "))
         else:
             self.end("interrupted", reason=str(error) or type(error).__name__)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Runs the block; what ends it, the other ranks of the run learn before more is made of it."""
+        try:
+            yield
+        except BaseException as error:
+            ranks().tell(error)
+            raise
 
     def _failed(self, error: Exception) -> None:
         """Keep what the error of a run that had begun left behind, and add to the error where it is."""

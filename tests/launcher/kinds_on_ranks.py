@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from antelope import Log, Replay, ml
 from antelope.envs import held_out
 from antelope.launcher.distributed import Place, group_of
-from antelope.replay.ranks import joined, ranks
+from antelope.replay.ranks import Ranks, joined, ranks
 
 held_out._ROWS = 16  # So that an evaluation has batches for every rank.
 
@@ -310,7 +310,8 @@ def main(rank: int, world: int, folder: Path) -> None:
             found["killed at"] = json.loads((there / "status.json").read_text())
             dist.barrier()
             if rank == 0:
-                found["alone"] = run({**kept, "resume": True, "callbacks": Stop(9)}, there)
+                with joined(Ranks()):
+                    run({**kept, "resume": True, "callbacks": Stop(9)}, there)
             dist.barrier()
             learn("continued", {**kept, "resume": True}, there)
             learn("stopped", {**kept, "callbacks": Stop(5)})

@@ -1,0 +1,139 @@
+"""One run on many devices: what every kind of `learn` does there, and what ends such a run."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from antelope import ConfigError, ml
+from antelope.launcher.distributed import place_in
+
+from .kinds_on_ranks import ALIKE, BACK, FAILS, SAME, SKIPS
+
+SCRIPT = Path(__file__).with_name("kinds_on_ranks.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs of the script, alone and as ranks 0 and 1 of two."""
+    folder = tmp_path_factory.mktemp("ranks")
+    places = [(0, 1), (0, 2), (1, 2)]
+    words = [[sys.executable, str(SCRIPT), str(r), str(world), str(folder)] for r, world in places]
+    root = SCRIPT.parents[2]
+    ranks = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True, cwd=root) for each in words]
+    said = [rank.communicate(timeout=280)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0, 0], "\n".join(said)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt(folder: Path) -> list[dict[str, Any]]:
+    names = ("0-of-1", "0-of-2", "1-of-2")
+    return [torch.load(folder / f"{name}.pt", weights_only=False) for name in names]
+
+
+def rows(path: Path) -> list[dict[str, float]]:
+    with path.open() as file:
+        return [{k: float(v) for k, v in r.items() if k != "mode"} for r in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", [*SAME, "continued"])
+def test_two_ranks_learn_and_measure_what_one_does(
+    learnt: list[dict[str, Any]], folder: Path, name: str
+) -> None:
+    alone, first, second = (each["found"][name] for each in learnt)
+    # In bf16 the sum over fewer rows is rounded otherwise.
+    near = 1e-3 if name == "bf16" else 1e-6
+    for key, weight in alone.items():
+        assert torch.equal(first[key], second[key]), key
+        assert torch.allclose(first[key], weight, rtol=0, atol=near), key
+    if name == "bf16":
+        return
+    # Some log nothing, and have no train.csv.
+    for file in sorted(each.name for each in (folder / "1" / name).glob("*.csv")):
+        ours, theirs = (rows(folder / world / name / file) for world in ("2", "1"))
+        assert len(ours) == len(theirs) > 0
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine == pytest.approx(other, abs=2e-6)
+
+
+@pytest.mark.parametrize("name", [*ALIKE, *SKIPS, *BACK, "stopped"])
+def test_ranks_end_with_the_same_weights_and_buffers(
+    learnt: list[dict[str, Any]], name: str
+) -> None:
+    _, first, second = (each["found"].get(name) for each in learnt)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert all(torch.isfinite(weight).all() for weight in first.values())
+
+
+MESSAGES = {
+    "more updates": "rank 0: step 1 of task 0; rank 1: update 2 of 6 parameters",
+    "sometimes None": "decide by what is the same on all of them",
+    "by hand": "step an optimiser of torch.optim: their gradients are summed",
+    "fails": "Rank 1 has failed. ValueError: no such row",
+    "NaN": "Diverged: The loss became NaN at learning step 3",
+    "other settings": "differ in seed= (0 and 1)",
+}
+
+
+@pytest.mark.parametrize("name", FAILS)
+def test_what_ranks_do_not_share_is_one_error_on_all_of_them(
+    learnt: list[dict[str, Any]], name: str
+) -> None:
+    first, second = (each["raised"][name] for each in learnt[1:])
+    assert MESSAGES[name] in first
+    known = {"fails": "ValueError: no such row", "other settings": "differ in seed= (1 and 0)"}
+    assert known.get(name, MESSAGES[name]) in second
+
+
+def test_a_signal_at_any_rank_stops_all_of_them_at_the_same_step(
+    learnt: list[dict[str, Any]],
+) -> None:
+    first, second = learnt[1:]
+    assert first["raised"]["killed"] == second["raised"]["killed"] == "SignalExit: 143"
+    assert first["found"]["killed at"]["status"] == "interrupted"
+    assert first["found"]["killed at"]["step"] == 7
+
+
+def test_one_rank_alone_writes(folder: Path) -> None:
+    """Two writers would have claimed the directory twice, and moved each other's run aside."""
+    found = {each.name for each in (folder / "2").iterdir()}
+    assert found == {*SAME, *ALIKE, *SKIPS, *BACK, *FAILS, "continued", "stopped"} - {
+        "other settings"
+    }
+
+
+class TestPlaceIn:
+    def test_a_process_of_torchrun_knows_its_place(self) -> None:
+        found = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
+        place = place_in({**found, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"})
+        assert place is not None
+        assert (place.rank, place.local, place.world) == (3, 1, 4)
+
+    def test_a_single_process_is_no_rank(self) -> None:
+        assert place_in({}) is None
+        assert place_in({"RANK": "0", "WORLD_SIZE": "1"}) is None
+
+    def test_half_of_the_variables_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match="MASTER_ADDR and MASTER_PORT"):
+            place_in({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+class TestDevices:
+    def test_tasks_one_by_one_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"ml\.tasks runs in one process"):
+            ml.tasks(dataset="Digits", devices=2, path=tmp_path)
+
+    def test_a_batch_size_to_be_tried_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="rows of all 2 devices"):
+            ml(dataset="Digits", devices=2, batch_size="auto", path=tmp_path)
+
+    def test_more_gpus_than_there_are_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"devices=99, but this machine has \d+ GPU"):
+            ml(dataset="Digits", devices=99, device="cuda", path=tmp_path)
