@@ -53,7 +53,13 @@ def downloaded(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "words",
-    [["plot", "."], ["eval", "."], ["load=.", "train_steps=2", "path=../new"]],
+    [
+        ["plot", "."],
+        ["eval", "."],
+        ["load=.", "train_steps=2", "path=../new"],
+        ["devices=2", "train_steps=2", "path=../new"],
+        ["-m", "seed=1,2", "jobs=2", "train_steps=2"],
+    ],
     ids=" ".join,
 )
 def test_a_command_in_a_downloaded_folder_imports_nothing_from_it(

@@ -25,6 +25,7 @@ from ..trial import DIED_OFTEN, Outcome, Trial, died, run_trial
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _NOT_A_LINK = vars(os).get("O_NOFOLLOW", 0)
 _HANGUP = vars(signal).get("SIGHUP", signal.SIGTERM)  # Windows has none.
+_SAFE, _OURS = "PYTHONSAFEPATH", "antelope"  # Any value works; this one says that we have set it.
 _PARENT_S = 0.5  # How often a worker looks whether its driver is still there, in seconds.
 
 
@@ -121,15 +122,23 @@ class Local:
 
 
 def _worker(number: int) -> Any:
+    from multiprocessing import resource_tracker
+
     from loky.backend.resource_tracker import ensure_running
     from loky.process_executor import ProcessPoolExecutor
 
     # A terminal that is closed ends all of its processes; this one of loky's must see the others end.
     before = signal.signal(_HANGUP, signal.SIG_IGN) if _in_main() else None
+    # Python itself would import its modules from the working directory, where anybody's may lie.
+    safe = {} if _SAFE in os.environ else {_SAFE: _OURS}
+    os.environ.update(safe)
     ensure_running()
+    resource_tracker.ensure_running()
+    for name in safe:
+        del os.environ[name]
     if before is not None:
         signal.signal(_HANGUP, before)
-    env = {name: "1" for name in _ONE_THREAD if name not in os.environ}
+    env = safe | {name: "1" for name in _ONE_THREAD if name not in os.environ}
     return ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(), number), env=env)
 
 
@@ -146,6 +155,8 @@ def _begin(driver: int, number: int) -> None:
     """Prepare a worker: Ctrl-C reaches the driver alone, and a worker does not outlive its driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(_HANGUP, signal.SIG_IGN)
+    if os.environ.get(_SAFE) == _OURS:  # Not for programs that a run starts.
+        del os.environ[_SAFE]
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         gpus = len(visible.split(","))
