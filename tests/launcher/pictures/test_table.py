@@ -363,7 +363,7 @@ class TestStatistics:
 
 def test_torch_is_not_imported(folder: Path) -> None:
     code = (
-        "import sys\nfrom antelope.launcher.pictures.table_command import _in_latex, table_command\n"
+        "import sys\nfrom antelope.launcher.pictures.table_command import table_command\n"
         "table_command([])\nassert not {'torch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
