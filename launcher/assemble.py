@@ -12,9 +12,10 @@ from ..agents.learn_method import warn_of_others
 from ..agents.traits import stated_traits
 from ..envs.transform import Transform
 from ..envs.world import World
-from ..replay import Replay
+from ..replay import ConfigError, Replay
 from ..replay.batch import Tensors
 from ..replay.randomness import kept_randomness, seed_everything
+from ..replay.ranks import ranks
 from .assembly.agent import build_agent
 from .assembly.device import (
     arithmetic,
@@ -110,6 +111,11 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
         held.callback(optimizers.close)
     learner, rates = build_learner(plan, world, model, own, strategies, optimizers, loss)
     observes = stated_traits(agent).observes
+    if observes and ranks().several:
+        raise ConfigError(
+            f"{type(own).__name__} learns in `observe`, whose buffers are those of one process. devices=1 "
+            "trains it; on several devices, write learn(self, replay, log), or use strategy=er and the like."
+        )
     if plan.compile:
         # By torch's method: the user's class may have a `compile` like that of Keras.
         agent.compile() if observes else nn.Module.compile(agent)
