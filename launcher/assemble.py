@@ -111,11 +111,6 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
         held.callback(optimizers.close)
     learner, rates = build_learner(plan, world, model, own, strategies, optimizers, loss)
     observes = stated_traits(agent).observes
-    if observes and ranks().several:
-        raise ConfigError(
-            f"{type(own).__name__} learns in `observe`, whose buffers are those of one process. devices=1 "
-            "trains it; on several devices, write learn(self, replay, log), or use strategy=er and the like."
-        )
     if plan.compile:
         # By torch's method: the user's class may have a `compile` like that of Keras.
         agent.compile() if observes else nn.Module.compile(agent)
@@ -155,6 +150,11 @@ def _check(plan: Plan, world: World, agent: nn.Module) -> None:
     Raises:
         ConfigError: Stating what would fit.
     """
+    if stated_traits(agent).observes and ranks().several:
+        raise ConfigError(
+            f"{plan.model.short_name} learns in `observe`, whose buffers are those of one process. devices=1 "
+            "trains it; on several devices, write learn(self, replay, log), or use strategy=er and the like."
+        )
     if plan.offline is not None:
         check_agent(agent, world.spec)
     if world.acts:
