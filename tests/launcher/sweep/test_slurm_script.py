@@ -146,8 +146,8 @@ def test_a_secret_is_not_written_into_the_script() -> None:
     with pytest.raises(ConfigError, match=r"model\.api_key=\$\{oc\.env:NAME\}"):
         script([plain], files=Path("/f"), jobs=None, options={})
     # Beside objects, words are in a file of their own, which others may read as well.
+    objects = Trial(plain.words, plain.path, {}, HOME, settings={"model": object()})
     with pytest.raises(ConfigError, match="holds a secret"):
-        objects = Trial(plain.words, plain.path, {}, HOME, settings={"model": object()})
         script([objects], files=Path("/f"), jobs=None, options={})
     named = Trial(("model.api_key=${oc.env:KEY}",), HOME / "runs/0", {}, HOME)
     assert "'model.api_key=${oc.env:KEY}'" in script(
