@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ...replay import ConfigError
-from ...replay.ranks import Ranks, RanksDiffer, ranks
+from ...replay.errors import RanksDiffer
+from ...replay.ranks import Ranks, ranks
 from ..settings.warn import warn_caller
 
 _ROUNDING = 1e-4  # Relative: further apart, weights have not been updated alike.
@@ -253,7 +254,7 @@ _CHANGED = (
     "replay.sum_gradients(optimizer) before, or return the loss and set clip_grad=."
 )
 _APART = (
-    "The weights `{}` of ranks {} and {} are not the same any more: `learn` has changed them by something "
+    "The weights `{}` of ranks {} and {} are no longer the same: `learn` has changed them by something "
     "that differs between the ranks. Return the loss, or step an optimiser of torch.optim: their gradients "
     "are summed over the ranks."
 )
