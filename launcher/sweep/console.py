@@ -12,6 +12,7 @@ from ...replay.shown import shown
 from ..record.output import write_error
 from ..settings.compose import compose
 from ..settings.values import is_true
+from ..settings.warn import warn_caller
 from .driver import Driver
 from .grid import Grid, Source, make_trials
 from .keywords import combined
@@ -61,6 +62,13 @@ def make_driver(asked: Words, said: Sequence[str], keywords: Mapping[str, object
         from .searching import build_search
 
         source = found = build_search(asked, here, keywords)
+        if asked.engine == "slurm" and asked.jobs is None and found.wanted.sampler == "tpe":
+            raise ConfigError(
+                "search=tpe learns from the trials that have ended, and Slurm would queue all of them at "
+                "once. Add jobs=N: so many are queued at a time."
+            )
+        if caution := found.caution():
+            warn_caller(caution)
         composed, folder = found.composed, found.folder
     else:
         runs = combined(asked.words, keywords)
@@ -101,5 +109,7 @@ def _print_script(asked: Words) -> None:
 
 def _known_trials(asked: Words) -> list[Trial]:
     if "search" in asked.options:
-        raise ConfigError("The runs of a search are not known before it starts.")
+        raise ConfigError(
+            "slurm.print=true, --cfg job: the runs of a search are not known before it starts."
+        )
     return make_trials(combined(asked.words, {}), Path.cwd())
