@@ -126,7 +126,14 @@ def _worker(number: int) -> Any:
 
     # A terminal that is closed ends all of its processes; this one of loky's must see the others end.
     before = signal.signal(_HANGUP, signal.SIG_IGN) if _in_main() else None
+    warned = os.environ.get("PYTHONWARNINGS")
+    # What a driver that is killed leaves, it removes: that is no leak to warn of.
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warned, "ignore:resource_tracker")))
     ensure_running()
+    if warned is None:
+        del os.environ["PYTHONWARNINGS"]
+    else:
+        os.environ["PYTHONWARNINGS"] = warned
     if before is not None:
         signal.signal(_HANGUP, before)
     env = {name: "1" for name in _ONE_THREAD if name not in os.environ}
