@@ -38,7 +38,7 @@ ROW = 3 * SIDE * SIDE
 PICTURE = 256  # Side of a picture in a file: it takes as much as 16 rows.
 LARGE = ("folder", "image_folder", "shards", "arrow_pictures")
 STORAGES = {"arrays": ("ram", "mmap"), "floats": ("mmap",), "items": ("ram", "mmap", "stream")}
-STORAGES |= {kind: ("mmap", "stream") for kind in LARGE} | {"iterable": ("mmap", "stream")}
+STORAGES |= dict.fromkeys(LARGE, ("mmap", "stream")) | {"iterable": ("mmap", "stream")}
 STORAGES |= {"arrow": ("mmap",), "mnist": ("mmap",)}
 SETTINGS: dict[str, Any] = {
     "optim": "SGD",
