@@ -105,12 +105,11 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     52: ("run directory removed or replaced", "ends with 1, and says why"),
     53: ("model file in another encoding", "read as Python reads it"),
-    54: ("one of two ranks dies", ""),
+    54: ("one of two ranks dies", "exits with 1, the rank named; `resume=true` continues"),
 }
 # Rows without a test, with the reason.
 UNTESTED = {
     28: "there are no such workers: a run reads, decodes and batches data in its own process",
-    54: "a run is a single process so far: there are no ranks",
 }
 
 

@@ -82,7 +82,7 @@ def new_file(shape: tuple[int, ...], dtype: torch.dtype, folders: Sequence[Path]
         except OSError as error:
             refused.append(f"{folder}: {(error.strerror or str(error)).lower()}")
     raise DataError(
-        f"storage=mmap needs {size / 1e9:.1f} GB on a disk, and there is no room for them "
+        f"storage=mmap needs {size / 1e9:.1f} GB of disk space, more than is available "
         f"({'; '.join(dict.fromkeys(refused))}). Set data_dir= to a folder on a larger disk."
     )
 

@@ -254,7 +254,7 @@ _CHANGED = (
     "replay.sum_gradients(optimizer) before, or return the loss and set clip_grad=."
 )
 _APART = (
-    "The weights `{}` of ranks {} and {} are not the same any more: `learn` has changed them by something "
+    "The weights `{}` of ranks {} and {} are no longer the same: `learn` has changed them by something "
     "that differs between the ranks. Return the loss, or step an optimiser of torch.optim: their gradients "
     "are summed over the ranks."
 )

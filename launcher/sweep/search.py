@@ -404,8 +404,8 @@ def _check_spaces(wanted: Wanted, spaces: Sequence[Space]) -> None:
         )
     if (count := combinations(spaces)) <= wanted.trials:
         raise ConfigError(
-            f"There are only {count:.0f} combinations, for trials={wanted.trials}. Without search= and "
-            "trials=, each is run once."
+            f"trials={wanted.trials}, but there are only {count:.0f} combinations. Leave out search= and "
+            "trials= to run each of them once."
         )
 
 

@@ -66,9 +66,7 @@ def read_wanted(
     tasks = int(words["search_tasks"]) if "search_tasks" in words else None
     prune = words.get("prune", "false")
     if sampler == "asha" and "prune" in words and not is_true(prune):
-        mistakes.append(
-            "search=asha ends trials early, which is what it is. Leave out prune=false."
-        )
+        mistakes.append("search=asha always ends trials early. Leave out prune=false.")
     metric, more = _metric(words, values, mistakes)
     _check_tasks(tasks, values, mistakes)
     if len(mistakes) > before:
@@ -114,7 +112,7 @@ def _metric(
     known = better(plain)
     if known is not None and more != (known == "more"):
         other = "minimize" if more else "maximize"
-        mistakes.append(f"{said}: {known} of it is better. Write {other}={name}.")
+        mistakes.append(f"{said}: {known} is better. Write {other}={name}.")
     if name.startswith(VALIDATION) and values["validation"] is None:
         mistakes.append(f"{said} needs rows held out of the training data: validation=0.1, say.")
     subjects = {metric.of for metric in METRICS if metric.name == plain}

@@ -139,7 +139,7 @@ def read_range(word: str) -> Range:
         raise ConfigError(f"Cannot read `{word}`. Write a range as {key}={_FORMS}.")
     low, high, tags = read
     if unknown := sorted(tags - {"log"}):
-        raise ConfigError(f"`{word}`: the tag {unknown[0]} means nothing here; only log does.")
+        raise ConfigError(f"`{word}`: there is no tag {unknown[0]}; the only one is log.")
     whole = isinstance(low, int) and isinstance(high, int)
     return _checked(Range(key, low, high, "log" in tags, whole), word)
 
@@ -153,7 +153,7 @@ def _checked(given: Range, word: str) -> Range:
     low, high = given.low, given.high
     setting = schema().get(ALIASES.get(given.key, given.key))
     if setting is not None and not setting.kind.startswith(("int", "float")):
-        raise ConfigError(f"`{word}`: {given.key} is {setting.kind}, of which there is no range.")
+        raise ConfigError(f"`{word}`: {given.key} is {setting.kind}, which has no ranges.")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"`{word}`: the first bound must be below the second, and both finite.")
     if given.log and low <= 0:
@@ -163,7 +163,9 @@ def _checked(given: Range, word: str) -> Range:
         )
     whole = given.whole or (setting is not None and setting.kind.startswith("int"))
     if whole and not (float(low).is_integer() and float(high).is_integer()):
-        raise ConfigError(f"`{word}`: {given.key} takes whole numbers; so must its bounds be.")
+        raise ConfigError(
+            f"`{word}`: {given.key} takes whole numbers, so its bounds must be whole, too."
+        )
     return Range(given.key, low, high, given.log, whole)
 
 

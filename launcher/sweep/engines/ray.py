@@ -197,7 +197,9 @@ def _connect(ray: Any, address: str, jobs: int | None) -> None:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             why = _first_line(error)
             if "InvalidAuthToken" in str(error.__cause__):
-                why = "it wants its token: set RAY_AUTH_MODE=token, and see `ray get-auth-token --help`"
+                why = (
+                    "it needs a token: set RAY_AUTH_MODE=token, and see `ray get-auth-token --help`"
+                )
             raise ConfigError(f"engine=ray: cannot use Ray at {address} ({why}).") from error
 
 

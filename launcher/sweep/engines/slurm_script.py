@@ -17,7 +17,7 @@ OBJECTS = "--objects"
 
 # What the sweep itself decides, and what to do instead.
 _OURS = {
-    "array": "There is a task for each run; jobs=N says how many may run at once.",
+    "array": "It submits one task for each run; jobs=N says how many may run at once.",
     "chdir": "Jobs start in the folder in which the sweep was started.",
     "wrap": "Jobs run the trials of this sweep.",
     "wait": "The sweep itself waits for its runs.",
@@ -47,14 +47,14 @@ def sbatch_options(given: Mapping[str, str]) -> dict[str, str | None]:
     for word, value in given.items():
         name = word.replace("_", "-")
         if name in _OURS:
-            mistakes.append(f"slurm.{word}={value}: {_OURS[name]}")
+            mistakes.append(f"slurm.{word}={value}: not an option of a sweep. {_OURS[name]}")
         elif name in _ONE and value != "1":
             mistakes.append(
                 f"slurm.{word}={value}: a run of a sweep is one process, on one node. For several devices of "
                 "the node, set devices=N with slurm.gpus=N (or slurm.cpus_per_task=N)."
             )
         elif not f"{name}{value}".isprintable():
-            mistakes.append(f"slurm.{word}={value!r}: a value is one line.")
+            mistakes.append(f"slurm.{word}={value!r}: a value must be a single printable line.")
         elif not is_bool(value):
             options[name] = value
         elif is_true(value):
@@ -122,13 +122,11 @@ def has_objects(trial: Trial) -> bool:
 
 
 def _words(trial: Trial) -> Sequence[str]:
-    if has_objects(trial):
-        return [OBJECTS]
     for word in trial.words:
         key, _, value = word.partition("=")
         if holds_secret(value, key.rpartition(".")[2]) and "${oc.env:" not in value:
             raise ConfigError(
-                f"{key} holds a secret, and everybody can read the script of a Slurm job. Put it into the "
-                f"environment, and say '{key}=${{oc.env:NAME}}'."
+                f"{key} holds a secret, and others may read the files of a Slurm job. Put it into the "
+                f"environment, and write '{key}=${{oc.env:NAME}}'."
             )
-    return trial.words
+    return [OBJECTS] if has_objects(trial) else trial.words

@@ -124,8 +124,8 @@ def test_values_that_bash_or_sbatch_would_split_are_quoted() -> None:
     [
         ({"array": "0-3"}, "jobs=N says how many"),
         ({"nodes": "2"}, "one process, on one node"),
-        ({"comment": "a\n#SBATCH --time=1"}, "a value is one line"),
-        ({"x\nrm": "1"}, "a value is one line"),
+        ({"comment": "a\n#SBATCH --time=1"}, "a single printable line"),
+        ({"x\nrm": "1"}, "a single printable line"),
         ({"wait": "true"}, "The sweep itself waits"),
     ],
 )
@@ -145,6 +145,10 @@ def test_a_secret_is_not_written_into_the_script() -> None:
     plain = Trial(("model.api_key=abc",), HOME / "runs/0", {}, HOME)
     with pytest.raises(ConfigError, match=r"model\.api_key=\$\{oc\.env:NAME\}"):
         script([plain], files=Path("/f"), jobs=None, options={})
+    # Beside objects, words are in a file of their own, which others may read as well.
+    objects = Trial(plain.words, plain.path, {}, HOME, settings={"model": object()})
+    with pytest.raises(ConfigError, match="holds a secret"):
+        script([objects], files=Path("/f"), jobs=None, options={})
     named = Trial(("model.api_key=${oc.env:KEY}",), HOME / "runs/0", {}, HOME)
     assert "'model.api_key=${oc.env:KEY}'" in script(
         [named], files=Path("/f"), jobs=None, options={}

@@ -39,8 +39,8 @@ def test_ranges_are_read_by_hydras_grammar(word: str, expected: Range) -> None:
         ("lr=log(0,1e-1)", r"must be above 0\. Write interval"),
         ("lr=interval(0,inf)", "both finite"),
         ("batch_size=interval(.5,8)", "takes whole numbers"),
-        ("optim=log(1,2)", "optim is name, of which there is no range"),
-        ("lr=tag(lgo,interval(1,2))", "the tag lgo means nothing"),
+        ("optim=log(1,2)", "optim is name, which has no ranges"),
+        ("lr=tag(lgo,interval(1,2))", "there is no tag lgo"),
     ],
 )
 def test_what_is_no_range_is_refused_with_what_to_write(word: str, advice: str) -> None:
