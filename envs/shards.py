@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tarfile
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -160,7 +161,8 @@ class _Index:
     """
 
     def __init__(self, shards: Sequence[Path], target: Sequence[str] | None):
-        self.shards, self.labels, places = list(shards), [], []
+        self.shards, self.labels = list(shards), list[Any]()
+        places = array("q")
         self._wanted = target
         self.ending, others = "", set()
         for number, shard in enumerate(shards):
@@ -169,7 +171,7 @@ class _Index:
                     for key, parts in _samples(file):
                         ending = self._input(parts, f"{shard}: sample {key}")
                         self.labels.append(self._label(parts, file, f"{shard}: sample {key}"))
-                        places.append((number, *parts[ending]))
+                        places.extend((number, *parts[ending]))
                         others |= parts.keys() - {ending, self._labelled}
             except (OSError, tarfile.TarError) as error:
                 raise DataError(f"{shard} cannot be read as a tar archive ({error}).") from error
@@ -181,7 +183,7 @@ class _Index:
                 f"{shards[0]}: the labels of samples differ in form, such as {one} and {other}. Write all as "
                 "words, all as numbers, or all as lists of one length."
             )
-        self.which, self.starts, self.sizes = np.array(places, np.int64).T.copy()
+        self.which, self.starts, self.sizes = np.array(places).reshape(-1, 3).T.copy()
         self.notes = [f"{', '.join(sorted(others))} of the samples not read"] if others else []
 
     def read(self, row: int) -> Any:
