@@ -1,23 +1,24 @@
 """Data sets larger than memory: what a run takes, under a limit, and how fast it learns.
 
-    python benchmarks/past_memory.py [--megabytes 512] [--only arrays ...]
+    python benchmarks/past_memory.py [--limit 1024] [--only arrays ...] [--storage mmap ...]
 
-Each case is a process that makes or opens a data set of four times the limit, does a small run (which loads
-what every run loads), and is then put into a control group of its own with that limit (as root, where there
-are such groups; else its growth alone is measured). Of the limit, Python and torch take about 375 MB.
+One process makes a data set of four times the limit. Another one, which is started with that limit on its
+private memory (`RLIMIT_DATA`, which Python and torch count against too), opens it, learns from it, saves
+checkpoints, evaluates and predicts; a thread of it looks at its memory every few milliseconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import io
 import os
+import resource
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,12 +29,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
+from torchvision.datasets import MNIST, ImageFolder
 
 from antelope import ml
 
 SIDE, CLASSES = 64, 4
 ROW = 3 * SIDE * SIDE
-GROUPS = Path("/sys/fs/cgroup/memory")
+PICTURE = 256  # Side of a picture in a file: it takes as much as 16 rows.
+LARGE = ("folder", "image_folder", "shards", "arrow_pictures")
+STORAGES = {"arrays": ("ram", "mmap"), "floats": ("mmap",), "items": ("ram", "mmap", "stream")}
+STORAGES |= dict.fromkeys(LARGE, ("mmap", "stream")) | {"iterable": ("mmap", "stream")}
+STORAGES |= {"arrow": ("mmap",), "mnist": ("mmap",)}
+SETTINGS: dict[str, Any] = {
+    "optim": "SGD",
+    "lr": 1e-3,
+    "epochs": 1,
+    "threads": 1,
+    "progress": False,
+}
 
 
 class Few(nn.Module):
@@ -49,17 +62,32 @@ class Few(nn.Module):
 
 
 class Watch:
-    """The largest private memory of a run, in bytes, and the time of its steps."""
+    """The largest private memory of this process during each part of a run, in bytes.
+
+    Attributes:
+        most: By the name of the part.
+        began, ended: When learning did.
+    """
 
     def __init__(self) -> None:
-        self.before = self.most = private()
-        self.began = self.ended = 0.0
+        self.before, self.began, self.ended = private(), 0.0, 0.0
+        self.part, self.most = "prepared", {}
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        while True:
+            now = private()
+            self.most[self.part] = max(now, self.most.get(self.part, 0))
+            time.sleep(0.01)
 
     def on_begin(self, run: Any) -> None:
-        self.began = time.perf_counter()
+        self.part, self.began = "learnt", time.perf_counter()
 
     def on_step(self, run: Any) -> None:
-        self.most, self.ended = max(self.most, private()), time.perf_counter()
+        self.ended = time.perf_counter()
+
+    def grew(self, part: str) -> str:
+        return f"{(self.most.get(part, self.before) - self.before) / 2**20:.0f}"
 
 
 class Items(Dataset[Any]):
@@ -73,7 +101,7 @@ class Items(Dataset[Any]):
         return np.full((3, SIDE, SIDE), i % 251, np.uint8), i % CLASSES
 
 
-class Stream(IterableDataset[Any]):
+class Iterable(IterableDataset[Any]):
     def __init__(self, rows: int) -> None:
         self.rows = rows
 
@@ -81,161 +109,199 @@ class Stream(IterableDataset[Any]):
         return (Items(self.rows)[i] for i in range(self.rows))
 
 
-def jpeg(i: int) -> bytes:
-    held = io.BytesIO()
-    Image.new("RGB", (SIDE, SIDE), (i % 251, i // 251 % 251, 0)).save(held, "jpeg")
-    return held.getvalue()
+def pictures() -> list[bytes]:
+    """Files of pictures of noise, which are as large as their pixels."""
+    draw, made = np.random.default_rng(0), []
+    for _ in range(16):
+        held = io.BytesIO()
+        pixels = draw.integers(0, 255, (PICTURE, PICTURE, 3), np.uint8)
+        Image.fromarray(pixels).save(held, "png", compress_level=0)
+        made.append(held.getvalue())
+    return made
 
 
-def arrays(rows: int) -> dict[str, Any]:
-    made = np.lib.format.open_memmap("rows.npy", "w+", np.uint8, (rows, 3, SIDE, SIDE))
+def make_arrays(nbytes: int, dtype: Any = np.uint8) -> None:
+    rows = nbytes // (ROW * np.dtype(dtype).itemsize)
+    made = np.lib.format.open_memmap("rows.npy", "w+", dtype, (rows, 3, SIDE, SIDE))
     for i in range(rows):
         made[i] = i % 251
-    del made
-    return {"dataset": (np.load("rows.npy", mmap_mode="r"), np.arange(rows) % CLASSES)}
 
 
-def folder(rows: int) -> dict[str, Any]:
-    for i in range(rows):
-        path = Path("pictures", str(i % CLASSES), f"{i}.jpg")
+def make_folder(nbytes: int) -> None:
+    files = pictures()
+    for i in range(nbytes // (3 * PICTURE**2)):
+        path = Path("pictures", str(i % CLASSES), f"{i}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(i))
-    return {"dataset": "pictures"}
+        path.write_bytes(files[i % len(files)])
 
 
-def shards(rows: int) -> dict[str, Any]:
+def make_shards(nbytes: int) -> None:
     Path("shards").mkdir()
-    for start in range(0, rows, 2000):
-        with tarfile.open(f"shards/{start // 2000:03}.tar", "w") as archive:
-            for i in range(start, min(rows, start + 2000)):
-                for ending, content in (("jpg", jpeg(i)), ("cls", str(i % CLASSES).encode())):
+    rows, files = nbytes // (3 * PICTURE**2), pictures()
+    for start in range(0, rows, 500):
+        with tarfile.open(f"shards/{start // 500:03}.tar", "w") as archive:
+            for i in range(start, min(rows, start + 500)):
+                for ending, content in (
+                    ("png", files[i % len(files)]),
+                    ("cls", str(i % CLASSES).encode()),
+                ):
                     about = tarfile.TarInfo(f"{i:07}.{ending}")
                     about.size = len(content)
                     archive.addfile(about, io.BytesIO(content))
-    return {"dataset": "shards"}
 
 
-def arrow(rows: int) -> dict[str, Any]:
+def make_arrow(nbytes: int) -> None:
     import datasets
 
     form = {"x": datasets.Array3D((3, SIDE, SIDE), "uint8"), "label": datasets.Value("int64")}
     made = datasets.Dataset.from_generator(
-        lambda: ({"x": x, "label": label} for x, label in iter(Stream(rows))),
+        lambda: ({"x": x, "label": label} for x, label in iter(Iterable(nbytes // ROW))),
         features=datasets.Features(form),
         cache_dir="cache",
     )
     made.save_to_disk("saved")
-    return {"dataset": "saved", "target": "label"}
 
 
-def items(rows: int) -> dict[str, Any]:
-    return {"dataset": Items(rows)}
+def make_arrow_pictures(nbytes: int) -> None:
+    import datasets
+
+    files, form = pictures(), {"x": datasets.Image(), "label": datasets.Value("int64")}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for i in range(nbytes // (3 * PICTURE**2)):
+            yield {"x": {"bytes": files[i % len(files)], "path": None}, "label": i % CLASSES}
+
+    made = datasets.Dataset.from_generator(
+        rows, features=datasets.Features(form), cache_dir="cache"
+    )
+    made.save_to_disk("saved")
 
 
-def stream(rows: int) -> dict[str, Any]:
-    return {"dataset": Stream(rows), "test_dataset": Stream(rows // 5)}
+def make_mnist(nbytes: int) -> None:
+    """Files as MNIST's, of more rows."""
+    folder = Path("data", "MNIST", "raw")
+    folder.mkdir(parents=True)
+    for part, rows in (("train", nbytes // 784), ("t10k", nbytes // 784 // 6)):
+        with open(folder / f"{part}-images-idx3-ubyte", "wb") as file:
+            file.write(np.array([0x803, rows, 28, 28], ">i4").tobytes())
+            for i in range(0, rows, 1000):
+                file.write(np.full((min(1000, rows - i), 28, 28), i % 251, np.uint8).tobytes())
+        with open(folder / f"{part}-labels-idx1-ubyte", "wb") as file:
+            file.write(np.array([0x801, rows], ">i4").tobytes())
+            file.write((np.arange(rows) % 10).astype(np.uint8).tobytes())
 
 
-KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "arrays": arrays,
-    "folder": folder,
-    "shards": shards,
-    "arrow": arrow,
-    "items": items,
-    "stream": stream,
+MAKE: dict[str, Callable[[int], None]] = {
+    "arrays": make_arrays,
+    "floats": lambda nbytes: make_arrays(nbytes, np.float32),
+    "folder": make_folder,
+    "image_folder": make_folder,
+    "mnist": make_mnist,
+    "arrow": make_arrow,
+    "arrow_pictures": make_arrow_pictures,
+    "shards": make_shards,
+    "items": lambda nbytes: None,
+    "iterable": lambda nbytes: None,
 }
+
+
+def given(kind: str, nbytes: int) -> dict[str, Any]:
+    """The settings that name a data set."""
+    if kind in ("arrays", "floats"):
+        rows = np.load("rows.npy", mmap_mode="r")
+        return {"dataset": (rows, np.arange(len(rows)) % CLASSES)}
+    if kind == "image_folder":
+        return {"dataset": ImageFolder("pictures")}
+    if kind == "mnist":
+        return {"dataset": MNIST, "data_dir": "data"}
+    if kind == "items":
+        return {"dataset": Items(nbytes // ROW)}
+    if kind == "iterable":
+        rows = nbytes // ROW
+        return {"dataset": Iterable(rows), "test_dataset": Iterable(rows // 5)}
+    if kind == "arrow_pictures":
+        import datasets
+
+        rows = datasets.load_from_disk("saved").shuffle(seed=0)
+        return {"dataset": rows, "target": "label"}
+    named = {"folder": "pictures", "shards": "shards"}.get(kind, "saved")
+    return {"dataset": named} | ({"target": "label"} if named == "saved" else {})
 
 
 def private() -> int:
     """Private memory of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
+    with open("/proc/self/statm") as file:
+        _, resident, shared, *_ = map(int, file.read().split())
+    return (resident - shared) * resource.getpagesize()
 
 
-def limit(nbytes: int) -> bool:
-    """Let this process take so many bytes from now on; whether that is possible here."""
-    group = GROUPS / f"antelope_{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(nbytes))
-        with contextlib.suppress(OSError):
-            (group / "memory.memsw.limit_in_bytes").write_text(str(nbytes))
-        (group / "cgroup.procs").write_text(str(os.getpid()))
-    except OSError:
-        return False
-    return True
-
-
-def case(kind: str, storage: str, megabytes: int, *, limited: bool) -> None:
+def case(kind: str, storage: str, nbytes: int) -> None:
     torch.set_num_threads(1)
-    rows = 4 * megabytes * 2**20 // ROW
-    usual = {"model": Few, "optim": "SGD", "lr": 1e-3, "epochs": 1, "batch_size": 64, "threads": 1}
-    usual |= {"progress": False, "plot": False}
-    given = KINDS[kind](rows)
     small = np.random.default_rng(0).integers(0, 255, (64, 3, SIDE, SIDE), np.uint8)
-    ml(path="small", **{**usual, "dataset": (small, np.arange(64) % CLASSES)})
+    first = ml(model=Few, dataset=(small, np.arange(64) % CLASSES), path="small", **SETTINGS)
+    first.predict(small[:4])
+    del first
     gc.collect()
-    under = limited and limit(megabytes * 2**20)
     watch, start = Watch(), time.perf_counter()
-    usual |= {"storage": storage} | ({"shuffle_buffer": 500} if storage == "stream" else {})
-    run = ml(path="run", callbacks=watch, **usual, **given)
-    prepared, learnt = watch.began - start, watch.ended - watch.began
-    print(
-        f"| {kind} | {storage} | {4 * megabytes} | {megabytes if under else '-'} | "
-        f"{(watch.most - watch.before) / 2**20:.0f} | {prepared:.1f} | {len(run.replay) / learnt:,.0f} |"
+    settings = {"storage": storage} | ({"shuffle_buffer": 128} if storage == "stream" else {})
+    batch_size = 4 if kind in LARGE else 64
+    settings |= {"batch_size": batch_size, "save_every": 500}
+    run = ml(model=Few, path="run", callbacks=watch, **settings, **SETTINGS, **given(kind, nbytes))
+    seconds = watch.began - start, watch.ended - watch.began
+    watch.part = "evaluated"
+    run.evaluate()
+    time.sleep(0.01)
+    rows = f"{len(run.replay) / seconds[1]:,.0f}"
+    found = *map(watch.grew, ("prepared", "learnt", "evaluated")), f"{seconds[0]:.1f}", rows
+    print(f"| {kind} | {storage} | {nbytes // 2**20:,} | {' | '.join(found)} |", flush=True)
+
+
+def started(words: list[str], folder: str, limit: int | None) -> tuple[int, str, str]:
+    """The exit code and the output of this file in another process."""
+    environment = {**os.environ, "ANTELOPE_DATA": f"{folder}/data", "OMP_NUM_THREADS": "1"}
+
+    def limited() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+    command = [sys.executable, os.path.abspath(__file__), *words]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, preexec_fn=limited, capture_output=True, text=True
     )
+    return done.returncode, done.stdout, done.stderr
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--megabytes", type=int, default=512)
-    parser.add_argument("--only", nargs="*", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=int, default=1024, help="MB")
+    parser.add_argument("--only", nargs="*", choices=MAKE, default=list(MAKE))
+    parser.add_argument("--storage", nargs="*", choices=("ram", "mmap", "stream"))
+    parser.add_argument("--free", action="store_true", help="no limit: only measured")
+    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    limit = asked.limit * 2**20
     if asked.case:
-        kind, storage, limited = asked.case
-        case(kind, storage, asked.megabytes, limited=limited == "limited")
+        kind, storage = asked.case
+        MAKE[kind](4 * limit) if storage == "make" else case(kind, storage, 4 * limit)
         return
-    print("| data | storage | MB | limit, MB | grew, MB | s before the first step | rows/s |")
-    print("|---|---|---|---|---|---|---|")
+    print("| data | `storage` | MB | prepared | learnt | evaluated | s to prepare | rows/s |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    size = ["--limit", str(asked.limit)]
     for kind in asked.only:
-        for storage, limited in (
-            ("ram", ""),
-            ("ram", "limited"),
-            ("mmap", "limited"),
-            ("stream", "limited"),
-        ):
-            if kind == "stream" and storage == "ram":
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                command = [
-                    sys.executable,
-                    os.path.abspath(__file__),
-                    "--megabytes",
-                    str(asked.megabytes),
-                ]
-                environment = {
-                    **os.environ,
-                    "ANTELOPE_DATA": f"{folder}/data",
-                    "OMP_NUM_THREADS": "1",
-                }
-                with subprocess.Popen(
-                    [*command, "--case", kind, storage, limited],
-                    cwd=folder,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                ) as process:
-                    out, errors = process.communicate()
-                with contextlib.suppress(OSError):
-                    (GROUPS / f"antelope_{process.pid}").rmdir()
-                rows = [line for line in out.splitlines() if line.startswith("|")]
-                why = "killed" if process.returncode == -9 else errors.strip().splitlines()[-1:]
+        with tempfile.TemporaryDirectory() as folder:
+            code, _, errors = started([*size, "--case", kind, "make"], folder, None)
+            if code:
+                sys.exit(errors)
+            for storage in asked.storage or STORAGES[kind]:
+                words = [*size, "--case", kind, storage]
+                code, out, errors = started(words, folder, None if asked.free else limit)
+                found = [line for line in out.splitlines() if line.startswith("|")]
+                why = f"ended by {-code}" if code < 0 else (errors.strip().splitlines() or [""])[-1]
                 print(
-                    *(rows or [f"| {kind} | {storage} | | {asked.megabytes} | {why} | | |"]),
+                    *(found or [f"| {kind} | {storage} | {4 * asked.limit:,} | {why} |"]),
                     flush=True,
                 )
+                subprocess.run(["rm", "-rf", f"{folder}/run", f"{folder}/small"])
 
 
 if __name__ == "__main__":

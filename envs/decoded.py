@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 import warnings
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -103,12 +104,17 @@ class _Listed:
     def of(cls, files: Files) -> _Listed:
         import PIL
 
-        stats = [os.stat(path) for path in files.listing]
-        head = f"{_VERSION} {PIL.__version__} {files.reader}"
-        times = (f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
-        text = "\n".join((head, *files.listing, *times))
-        digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-        return cls(files.listing, digest, sum(stat.st_size for stat in stats))
+        sizes, times = array("q"), array("q")  # Results of `os.stat` take 500 bytes each.
+        for path in files.listing:
+            stat = os.stat(path)
+            sizes.append(stat.st_size)
+            times.append(stat.st_mtime_ns)
+        digest = hashlib.sha256(f"{_VERSION} {PIL.__version__} {files.reader}".encode())
+        for path in files.listing:
+            digest.update(f"\n{path}".encode(errors="surrogateescape"))
+        for size, time_ns in zip(sizes, times, strict=True):
+            digest.update(f"\n{size} {time_ns}".encode())
+        return cls(files.listing, digest.hexdigest(), sum(sizes))
 
 
 class Report(Protocol):

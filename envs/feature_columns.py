@@ -60,13 +60,17 @@ def kind_of(feature: Any) -> str:
 
 
 class Images:
-    """The pictures of a column, decoded one by one."""
+    """The pictures of a column, decoded one by one.
 
-    def __init__(self, column: pa.ChunkedArray, what: str):
-        self.column, self.what = column, what
+    Args:
+        index: The rows of the column that these are, int64 `[N]`; None: all, in its order.
+    """
+
+    def __init__(self, column: pa.ChunkedArray, what: str, index: Tensor | None = None):
+        self.column, self.what, self.index = column, what, index
 
     def __len__(self) -> int:
-        return len(self.column)
+        return len(self.column if self.index is None else self.index)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -74,7 +78,7 @@ class Images:
     def __getitem__(self, i: int) -> Any:
         from PIL import Image, ImageOps
 
-        held = self.column[i].as_py()
+        held = self.column[i if self.index is None else int(self.index[i])].as_py()
         if held is None:
             raise DataError(f"Row {i} of {self.what} has no picture.")
         file = held["path"] if held["bytes"] is None else BytesIO(held["bytes"])
@@ -89,6 +93,10 @@ class Images:
             raise DataError(
                 f"Row {i} of {self.what} cannot be read as a picture ({type(error).__name__}: {error})."
             ) from error
+
+    def rows(self, index: Tensor) -> Images:
+        """Some pictures of a whole column alone, int64 `[n]`."""
+        return Images(self.column, self.what, index)
 
 
 def _array(

@@ -16,6 +16,7 @@ Audio, Video                   an error that says how to make arrays of them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,15 +241,22 @@ def inputs_of(part: Any, wishes: Wishes, *, name: str) -> Any:
 def _in_place(part: Any, names: list[str], name: str) -> dict[str, Any]:
     """Columns whose arrays stay in the files of a part, whatever rows of them it selects."""
     whole, rows = part.data.table, part._indices  # A selection has no public name.
-    chosen = None if rows is None else torch.from_numpy(rows.column(0).to_numpy().astype("int64"))
+    if rows is None:
+        return {
+            column: column_of(whole[column], part.features[column], column, name, mapped=True)
+            for column in names
+        }
+    chosen = torch.from_numpy(rows.column(0).to_numpy().astype("int64"))
     columns = {}
     for column in names:
-        taken = column_of(whole[column], part.features[column], column, name, mapped=True)
-        if chosen is not None and not isinstance(taken, Mapped):
-            taken = column_of(_arrow(part, [column])[column], part.features[column], column, name)
-        elif chosen is not None:
-            taken = taken.rows(chosen)
-        columns[column] = taken
+        taken: Any = None
+        with suppress(DataError):  # Rows that are not selected may be the reason.
+            taken = column_of(whole[column], part.features[column], column, name, mapped=True)
+        if isinstance(taken, Mapped | Images):
+            columns[column] = taken.rows(chosen)
+        else:
+            copied = _arrow(part, [column])[column]
+            columns[column] = column_of(copied, part.features[column], column, name)
     return columns
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tarfile
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -160,7 +161,8 @@ class _Index:
     """
 
     def __init__(self, shards: Sequence[Path], target: Sequence[str] | None):
-        self.shards, self.labels, places = list(shards), [], []
+        self.shards, self.labels = list(shards), list[Any]()
+        places = array("q")
         self._wanted = target
         self.ending, others = "", set()
         for number, shard in enumerate(shards):
@@ -169,13 +171,19 @@ class _Index:
                     for key, parts in _samples(file):
                         ending = self._input(parts, f"{shard}: sample {key}")
                         self.labels.append(self._label(parts, file, f"{shard}: sample {key}"))
-                        places.append((number, *parts[ending]))
+                        places.extend((number, *parts[ending]))
                         others |= parts.keys() - {ending, self._labelled}
             except (OSError, tarfile.TarError) as error:
                 raise DataError(f"{shard} cannot be read as a tar archive ({error}).") from error
         if not places:
             raise DataError(f"{shards[0]} holds no samples: files such as 0001.jpg and 0001.cls.")
-        self.which, self.starts, self.sizes = np.array(places, np.int64).T.copy()
+        if len(forms := {_form(label): label for label in self.labels}) > 1:
+            one, other = [f"{label!r:.40}" for label in forms.values()][:2]
+            raise DataError(
+                f"{shards[0]}: the labels of samples differ in form, such as {one} and {other}. Write all as "
+                "words, all as numbers, or all as lists of one length."
+            )
+        self.which, self.starts, self.sizes = np.array(places).reshape(-1, 3).T.copy()
         self.notes = [f"{', '.join(sorted(others))} of the samples not read"] if others else []
 
     def read(self, row: int) -> Any:
@@ -201,7 +209,7 @@ class _Index:
         if len(found) != 1:
             held = f"holds {' and '.join(sorted(parts))}"
             raise DataError(
-                f"{what} {held}, and one picture or one .npy is wanted. Write shards with one input and a "
+                f"{what} {held}; expected one picture or one .npy. Write shards with one input and a "
                 ".cls or .json each; or give a Dataset, with storage=mmap."
             )
         if self.ending and (found[0] == "npy") != (self.ending == "npy"):
@@ -228,7 +236,9 @@ class _Index:
         if self._labelled == "json":
             value = self._of_json(value, what)
         if not isinstance(value, (int, float, str, list)):
-            raise DataError(f"{what} has the label {value!r:.60}, which is no number and no word.")
+            raise DataError(
+                f"{what} has the label {value!r:.60}, which is neither a number nor a word."
+            )
         return value
 
     def _of_json(self, value: Any, what: str) -> Any:
@@ -240,6 +250,13 @@ class _Index:
         return (
             value[found[0]] if len(keys) == 1 or not self._wanted else [value[key] for key in keys]
         )
+
+
+def _form(label: Any) -> Any:
+    """What labels of one column have in common: words, numbers, or the forms of a list's entries."""
+    if isinstance(label, list):
+        return tuple(_form(entry) for entry in label)
+    return str if isinstance(label, str) else float if isinstance(label, (int, float)) else None
 
 
 class _Names(Sequence[str]):

@@ -23,6 +23,9 @@ except ImportError:  # Windows.
 
 LOCK = ".lock"
 RUNNING, DIED = "running", "died"
+BY_SEARCH = "the search"
+"""How the reason begins where a search has stopped a run before its end."""
+
 _SILENT_S = 900.0  # Without a word for so long, a run of another machine is taken for dead.
 
 

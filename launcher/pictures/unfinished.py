@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...replay.files import read_text
 from .groups import is_set_aside
-from .status import standing
+from .status import BY_SEARCH, standing
 
 _LISTED = 5  # Runs that a note names.
 _REASONS = 20  # Runs whose reasons are listed.
@@ -34,8 +34,11 @@ class Found:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has ended as it should, so that its last evaluation is its result."""
-        return self.status in _WHOLE
+        """Whether it has ended as it should, so that its last evaluation is its result.
+
+        Not one that a search has stopped: it has learnt less than the others, or fewer tasks.
+        """
+        return self.status in _WHOLE and not self.reason.startswith(BY_SEARCH)
 
 
 def found(run: Path) -> Found:

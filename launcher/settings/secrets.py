@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...replay.shown import hide
+from ...replay.shown import holds_secret as known_secret_in
 from .schema import schema
 
 Path = tuple[str | int, ...]
@@ -51,6 +52,17 @@ def holds_secret(value: object, name: str) -> bool:
         return False
     counts = name == "key" or _parts(name)[-1] == "token"
     return is_secret(name) and not (counts and _NUMBER.fullmatch(str(value)))
+
+
+def tells_secret(key: str, value: str) -> bool:
+    """Whether a word as typed holds a secret; it does not where it names a variable of the environment.
+
+    Args:
+        key: `model.api_key`.
+        value: `abc`, `${oc.env:NAME}`, or `{_target_:Net,api_key:abc}` once it has been composed.
+    """
+    named = holds_secret(value, key.rpartition(".")[2]) and not value.startswith("${oc.env:")
+    return named or known_secret_in(value)
 
 
 def named_secrets(values: Mapping[str, Any], hidden: Mapping[Path, str]) -> dict[Path, str]:

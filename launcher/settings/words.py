@@ -142,7 +142,23 @@ def swept_values(word: str, names: Sequence[str], *, most: int) -> list[str] | N
     values = list(itertools.islice(read.sweep_string_iterator(), most + 1))
     if len(values) > most:
         raise ConfigError(f"`{word}` lists more than {most:,} values.")
-    return values
+    return [_as_typed(value) for value in values]
+
+
+def _as_typed(value: str) -> str:
+    """A value without the backslashes that Hydra adds, where it means the same: `${oc.env:NAME}`."""
+    from hydra.errors import HydraException
+
+    plain = value.replace("\\", "")
+    if plain == value:
+        return value
+    try:
+        same = _parser().parse_override(f"x={plain}")
+    except HydraException:
+        return value
+    read = _parser().parse_override(f"x={value}")
+    as_before = not same.is_sweep_override() and same.value() == read.value()
+    return plain if as_before else value
 
 
 def _not_listed(word: str, function: str) -> str:

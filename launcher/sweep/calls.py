@@ -9,12 +9,12 @@ from ..record.output import write_error
 from ..settings.compose import compose
 from ..settings.schema import ALIASES
 from .checks import own_copy
-from .console import grid, search
+from .console import make_driver
 from .driver import Driver
-from .keywords import product, split_keywords, text_of
+from .keywords import split_keywords, text_of
 from .lines import failed_lines
 from .trial import Trial
-from .words import Combination, combinations, read_words
+from .words import read_words
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -44,17 +44,8 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
         KeyboardInterrupt, SystemExit: After a signal, once the runs that had begun are saved.
     """
     options, keywords = split_keywords(settings)
-    asked = read_words([*words, *options])
     said = [*words, *options, *(f"{key}={text_of(v)}" for key, v in keywords.items())]
-    if "search" in asked.options:
-        driver = search(asked, said, keywords)
-    else:
-        found = [
-            (Combination(c.words, {**c.swept, **swept}), values)
-            for c in combinations(asked.words)
-            for swept, values in product(keywords)
-        ]
-        driver = grid(asked, said, found)
+    driver = make_driver(read_words([*words, *options]), said, keywords)
     try:
         driver.run()
     except (KeyboardInterrupt, SystemExit):

@@ -20,6 +20,7 @@ def check_trials(trials: Sequence[Trial]) -> None:
         ConfigError: With the mistakes of all runs.
     """
     from ..plainly import plainly
+    from ..record.signals import SignalExit
     from ..settings.compose import compose
     from ..settings.plan import make_plan
 
@@ -33,6 +34,11 @@ def check_trials(trials: Sequence[Trial]) -> None:
                 plainly(settings, functools.partial(make_plan, settings))
             except ConfigError as error:
                 mistakes.setdefault(str(error), trial)
+            except SignalExit:
+                raise
+            except SystemExit:
+                said = "Code of the run called sys.exit() when the names of its settings were looked up."
+                mistakes.setdefault(said, trial)
     finally:
         os.chdir(before)
     if mistakes:

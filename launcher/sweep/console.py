@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
 
 from ...replay.errors import ConfigError
 from ...replay.shown import shown
@@ -15,15 +14,13 @@ from ..settings.compose import compose
 from ..settings.values import is_true
 from ..settings.warn import warn_caller
 from .driver import Driver
-from .engines import NAMES
-from .grid import Grid, make_trials
+from .grid import Grid, Source, make_trials
+from .keywords import combined
 from .lines import exit_code, failed_lines
 from .places import sweep_folder
 from .record import Record
-from .words import Combination, Words, combinations, engine_of, read_words
-
-Combinations = Sequence[tuple[Combination, Mapping[str, object]]]
-"""What each run is made of: its words, and keywords of Python."""
+from .trial import Trial
+from .words import Words, read_words
 
 
 def sweep(words: Sequence[str]) -> int:
@@ -37,17 +34,10 @@ def sweep(words: Sequence[str]) -> int:
         KeyboardInterrupt, SystemExit: After a signal, once the runs that had begun are saved.
     """
     asked = read_words(words)
-    printed = is_true(asked.options.get("slurm.print", "false"))
-    if "search" in asked.options and printed:
-        raise ConfigError("slurm.print=true: the runs of a search are not known before it starts.")
-    if "search" in asked.options:
-        driver = search(asked, words, {})
-    elif printed:
-        print_script(asked)
+    if is_true(asked.options.get("slurm.print", "false")):
+        _print_script(asked)
         return 0
-    else:
-        found = combinations(asked.words)
-        driver = grid(asked, words, [(combination, {}) for combination in found])
+    driver = make_driver(asked, words, {})
     driver.run()
     driver.say_results()
     if lines := failed_lines(driver.trials, driver.outcomes):
@@ -55,53 +45,43 @@ def sweep(words: Sequence[str]) -> int:
     return exit_code(driver.outcomes.values())
 
 
-def grid(asked: Words, words: Sequence[str], found: Combinations) -> Driver:
-    """What runs every combination.
+def make_driver(asked: Words, said: Sequence[str], keywords: Mapping[str, object]) -> Driver:
+    """What runs every combination, or the trials of a search.
 
     Args:
         asked: The words of the sweep, read.
-        words: The same as typed, for `sweep.json`.
-        found: The combinations.
+        said: The same as typed, for `sweep.json`.
+        keywords: Settings from Python, some of which list values.
 
     Raises:
         ConfigError: For what no run accepts.
     """
     here = Path.cwd()
-    trials = make_trials(found, here)
-    first, settings = found[0]
-    composed = compose(first.words, settings)
-    if composed.resume == "force":
-        trials = [replace(t, settings={**t.settings, "resume": "force"}) for t in trials]
+    source: Source
+    if "search" in asked.options:
+        from .searching import build_search
+
+        source = found = build_search(asked, here, keywords)
+        if asked.engine == "slurm" and asked.jobs is None and found.wanted.sampler == "tpe":
+            raise ConfigError(
+                "search=tpe learns from the trials that have ended, and Slurm would queue all of them at "
+                "once. Add jobs=N: so many are queued at a time."
+            )
+        if caution := found.caution():
+            warn_caller(caution)
+        composed, folder = found.composed, found.folder
+    else:
+        runs = combined(asked.words, keywords)
+        trials = make_trials(runs, here)
+        first, settings = runs[0]
+        composed = compose(first.words, settings)
+        if composed.resume == "force":
+            trials = [replace(t, settings={**t.settings, "resume": "force"}) for t in trials]
+        source, folder = Grid(trials), sweep_folder(composed, list(first.swept), here)
     return Driver(
-        Grid(trials),
-        Record(sweep_folder(composed, list(first.swept), here), words),
-        **about_engine(asked),
-        resume=bool(composed.resume),
-        quiet=not composed.progress,
-    )
-
-
-def search(asked: Words, words: Sequence[str], settings: Mapping[str, object]) -> Driver:
-    """What runs the trials of a search; arguments as for `grid`.
-
-    Raises:
-        ConfigError: For what no run accepts, or a range or a metric that there is not.
-    """
-    from .searching import build_search
-
-    found, about = build_search(asked, Path.cwd(), settings), about_engine(asked)
-    composed = found.composed
-    if about["engine"] == "slurm" and about["jobs"] is None and found.wanted.sampler == "tpe":
-        raise ConfigError(
-            "search=tpe learns from the trials that have ended, and Slurm would queue all of them at once. "
-            "Add jobs=N: so many are queued at a time."
-        )
-    if caution := found.caution():
-        warn_caller(caution)
-    return Driver(
-        found,
-        Record(found.folder, words),
-        **about,
+        source,
+        Record(folder, said),
+        asked,
         resume=bool(composed.resume),
         quiet=not composed.progress,
     )
@@ -113,41 +93,23 @@ def print_runs(words: Sequence[str]) -> None:
     Raises:
         ConfigError: For words that no run accepts, and for a search, which chooses as it goes.
     """
-    asked = read_words(words)
-    if "search" in asked.options:
-        raise ConfigError("--cfg job: the runs of a search are not known before it starts.")
-    for trial in make_trials([(c, {}) for c in combinations(asked.words)], Path.cwd()):
+    for trial in _known_trials(read_words(words)):
         print(shown(shlex.join(["ml", *trial.words]), line=True))
 
 
-def print_script(asked: Words) -> None:
+def _print_script(asked: Words) -> None:
     """Print the Slurm script that would be submitted."""
-    from .engines.slurm import print_script as print_trials
+    from .engines.slurm import print_script
 
-    about = about_engine(asked)
-    if about["engine"] != "slurm":
-        raise ConfigError("slurm.print=true belongs to Slurm: add engine=slurm.")
-    found = combinations(asked.words)
-    composed = compose(found[0].words, {})
-    folder = sweep_folder(composed, list(found[0].swept), Path.cwd())
-    trials = make_trials([(combination, {}) for combination in found], Path.cwd())
-    print_trials(trials, jobs=about["jobs"], folder=folder, options=about["options"])
+    trials = _known_trials(asked)
+    first = combined(asked.words, {})[0][0]
+    folder = sweep_folder(compose(first.words, {}), list(first.swept), Path.cwd())
+    print_script(trials, jobs=asked.jobs, folder=folder, options=asked.chosen("slurm."))
 
 
-class About(TypedDict):
-    """Where runs are to run."""
-
-    engine: str
-    jobs: int | None
-    options: Mapping[str, str]
-
-
-def about_engine(asked: Words) -> About:
-    """Which engine the words ask for, and what they say to it.
-
-    Raises:
-        ConfigError: If there is no such engine.
-    """
-    name = engine_of(asked.options, NAMES)
-    jobs = int(asked.options["jobs"]) if "jobs" in asked.options else None
-    return {"engine": name, "jobs": jobs, "options": asked.chosen(f"{name}.")}
+def _known_trials(asked: Words) -> list[Trial]:
+    if "search" in asked.options:
+        raise ConfigError(
+            "slurm.print=true, --cfg job: the runs of a search are not known before it starts."
+        )
+    return make_trials(combined(asked.words, {}), Path.cwd())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from .record import Record
 from .standing import done, is_live, move_aside
 from .table import live
 from .trial import Outcome, Trial
+from .words import Words
 
 _MANY = 10_000  # Slots of an engine that leaves it to others how many runs there are at once.
 _POLL_S = 2.0  # How often runs of another process are looked at.
@@ -37,9 +38,7 @@ class Driver:
     Args:
         source: Where the trials come from.
         record: The sweep's file.
-        engine: Its name.
-        jobs: How many trials may run at once; None: the engine decides.
-        options: Words for the engine.
+        asked: Words of `-m`: where the trials run, and how many at once.
         resume: Whether finished runs are left, and others continued.
         quiet: Whether to say nothing while all goes well.
 
@@ -52,15 +51,13 @@ class Driver:
         self,
         source: Source,
         record: Record,
+        asked: Words,
         *,
-        engine: str,
-        jobs: int | None,
-        options: Mapping[str, str],
         resume: bool,
         quiet: bool = False,
     ):
         self._source, self._record, self._resume, self._quiet = source, record, resume, quiet
-        self._name, self._jobs, self._options = engine, jobs, options
+        self._asked, self._name, self._jobs = asked, asked.engine, asked.jobs
         self._engine: Engine | None = None
         self._running: set[Path] = set()
         self._elsewhere: dict[Path, Trial] = {}
@@ -90,11 +87,11 @@ class Driver:
                 self._ended(*found)
             cancel = False
             self.trials = self._source.ranked(self.trials)
-        except (KeyboardInterrupt, SystemExit) as error:
+        except (KeyboardInterrupt, SignalExit) as error:
             mark_resumable(error, True)
-            self._say_interrupted()
             # Slurm's jobs outlive a login, whose end is a SIGHUP: only Ctrl-C is about them too.
             cancel = self._name != "slurm" or isinstance(error, KeyboardInterrupt)
+            self._say_interrupted(cancel=cancel)
             raise
         finally:
             if self._engine is not None:
@@ -126,7 +123,10 @@ class Driver:
         """The engine, made when the first run needs it: where all are finished, nothing is imported."""
         if self._engine is None:
             self._engine = engine_named(
-                self._name, jobs=self._jobs, folder=self._record.path.parent, options=self._options
+                self._name,
+                jobs=self._jobs,
+                folder=self._record.path.parent,
+                options=self._asked.chosen(f"{self._name}."),
             )
         return self._engine
 
@@ -186,10 +186,8 @@ class Driver:
     def _wait(self) -> tuple[Trial, Outcome] | None:
         """Wait for a trial to end; None if none has, but one of another process may be over."""
         for path in [path for path in self._elsewhere if not is_live(path)]:
-            trial = self._elsewhere.pop(path)
-            if (outcome := done(trial)) is not None:
-                return trial, outcome
-            self._start(trial)  # It was killed, or stopped: it goes on here.
+            # What is left of it; if it has finished, it only says whether its settings were these.
+            self._start(self._elsewhere.pop(path))
         if self._running:
             trial, outcome = self._opened().wait()
             self._running.discard(trial.path)
@@ -226,32 +224,27 @@ class Driver:
     def _say_began(self, trials: Sequence[Trial], left: int, moved: int) -> None:
         if self._source.waits:
             if len(trials) == len(self.trials):  # Not when more of them are asked for.
-                self._say(f"{self._source.title()}; {self._where()}.")
-        else:
-            skipped, elsewhere = len(trials) - left, len(self._elsewhere)
-            self._say(
-                began(
-                    len(trials),
-                    skipped=skipped,
-                    elsewhere=elsewhere,
-                    moved=moved,
-                    where=self._where() if left else "",
-                )
-            )
+                self._say(f"{self._source.title()}; {self._where(self._slots())}.")
+            return
+        skipped, elsewhere = len(trials) - left, len(self._elsewhere)
+        here = left - elsewhere
+        where = self._where(min(self._slots(), here)) if here else ""
+        self._say(
+            began(len(trials), skipped=skipped, elsewhere=elsewhere, moved=moved, where=where)
+        )
 
-    def _where(self) -> str:
-        slots = self._slots()
-        if slots == 1:
+    def _where(self, slots: int) -> str:
+        """`one after another`, `4 at once`, `on Slurm`, `20 at once on Slurm`."""
+        if self._name == "here":
             return "one after another"
-        return f"on {self._name}, {slots} at once" if slots < _MANY else f"on {self._name}"
+        place = {"ray": ["on Ray"], "slurm": ["on Slurm"]}.get(self._name, [])
+        return " ".join([f"{slots} at once", *place] if slots < _MANY else place)
 
-    def _say_interrupted(self) -> None:
+    def _say_interrupted(self, *, cancel: bool) -> None:
         over = sum(not outcome.exit_code for outcome in self.outcomes.values())
-        line = f"Interrupted: {over} of {len(self.trials)} runs are finished."
-        if self._running:
-            line += (
-                f" {len(self._running)} others are asked to save and to stop, or have not begun."
-            )
+        line = f"Interrupted: {over} of {max(self._source.total, len(self.trials))} runs have finished."
+        if self._running and self._name != "here":
+            line += " Those that run save and stop." if cancel else " Those on Slurm go on."
         write_error(line)
 
     def _say(self, line: str) -> None:

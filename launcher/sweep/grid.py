@@ -113,8 +113,11 @@ def make_trials(
     counts = Counter(trial.path for trial in trials)
     path, most = counts.most_common(1)[0]
     if most > 1:
-        raise ConfigError(
-            f"{most} of {len(trials)} runs would write to the same directory, {path}. Leave path= out, and "
-            "name the sweep by experiment=NAME."
-        )
+        said = f"{most} of {len(trials)} runs would write to the same directory, {path}."
+        if path.is_relative_to(folder / "runs"):
+            raise ConfigError(
+                f"{said} What tells their values apart cannot be part of a folder's name: sweep over them "
+                "under several names of experiment=."
+            )
+        raise ConfigError(f"{said} Leave path= out, and name the sweep by experiment=NAME.")
     return trials

@@ -7,8 +7,10 @@ A list, tuple or range of a setting that has one value lists values. Where one v
 from __future__ import annotations
 
 import itertools
+import math
+import numbers
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...envs.forms import form
@@ -16,6 +18,7 @@ from ...replay.errors import ConfigError
 from ..settings.object_names import name_of
 from ..settings.schema import ALIASES, schema
 from ..settings.unknown import OF_SWEEPS
+from .words import MOST_RUNS, Combination, check_count, combinations
 
 Choice = tuple[str, object]
 """A value and its text, which folders and tables show; the text comes first."""
@@ -39,36 +42,62 @@ def split_keywords(keywords: Mapping[str, Any]) -> tuple[list[str], dict[str, An
     return words, rest
 
 
+def combined(
+    words: Sequence[str], keywords: Mapping[str, Any]
+) -> list[tuple[Combination, dict[str, object]]]:
+    """Every combination of what words and keywords list; a word wins over the same keyword, as for a run.
+
+    Raises:
+        ConfigError: For a keyword that may be meant either way, a value listed twice, or too many runs.
+    """
+    given = {word.lstrip("+").partition("=")[0] for word in words}
+    of_words = combinations(words)
+    of_keywords = product({key: value for key, value in keywords.items() if key not in given})
+    check_count(len(of_words) * len(of_keywords))
+    return [
+        (Combination(combination.words, {**combination.swept, **swept}), settings)
+        for combination in of_words
+        for swept, settings in of_keywords
+    ]
+
+
 def product(
     keywords: Mapping[str, Any],
 ) -> list[tuple[dict[str, str], dict[str, object]]]:
     """Every combination of the values that keywords list: the text of what is swept, and all keywords.
 
     Raises:
-        ConfigError: For a keyword that may be meant either way, or that lists a value twice.
+        ConfigError: For a keyword that may be meant either way, a value listed twice, or too many runs.
     """
     lists = {key: _listed(key, value) for key, value in keywords.items()}
     if wrong := [str(found) for found in lists.values() if isinstance(found, ConfigError)]:
         raise ConfigError("\n".join(wrong))
     swept = {key: found for key, found in lists.items() if isinstance(found, list)}
-    combined = []
+    check_count(math.prod(map(len, swept.values())))
+    found = []
     for choice in itertools.product(*swept.values()):
         chosen = dict(zip(swept, choice, strict=True))
         values = {key: chosen[key][1] if key in chosen else v for key, v in keywords.items()}
-        combined.append(({key: text for key, (text, _) in chosen.items()}, values))
-    return combined
+        found.append(({key: text for key, (text, _) in chosen.items()}, values))
+    return found
 
 
 def _listed(key: str, value: Any) -> list[Choice] | ConfigError | None:
     """The values that a keyword lists; None if it is one value; an error if nobody could tell."""
     if not isinstance(value, (list, tuple, range)) or not _may_list(key, value):
+        setting = schema().get(key)
+        one = isinstance(value, (str, Mapping)) or not isinstance(value, Iterable)
+        if not one and setting is not None and setting.kind.startswith(("int", "float")):
+            return ConfigError(f"{key}={value!r:.60}: write {key}=list(...) for a run with each.")
         return None
     if not value:
         return ConfigError(f"{key}= lists no values.")
     whole = all(isinstance(item, list) for item in value)
     if isinstance(value, range) or whole or not _may_be_list(key):
+        if len(value) > MOST_RUNS:
+            return ConfigError(f"{key}= lists {len(value):,} values, more than {MOST_RUNS:,}.")
         texts = [text_of(item) for item in value]
-        if all(isinstance(item, (str, int, float)) for item in value):
+        if all(isinstance(item, (str, numbers.Real)) for item in value):
             for text, count in Counter(texts).items():
                 if count > 1:
                     return ConfigError(f"{key}= lists {text} twice.")
@@ -109,7 +138,7 @@ def text_of(value: object) -> str:
     """A value as a word has it, or the short name of an object."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, (str, numbers.Real)):  # Those of NumPy, too.
         return str(value)
     if isinstance(value, (list, tuple)):
         return f"[{','.join(text_of(item) for item in value)}]"

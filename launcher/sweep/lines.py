@@ -21,14 +21,18 @@ def began(trials: int, *, skipped: int, elsewhere: int, moved: int, where: str) 
         moved: How many earlier runs are out of the way now.
         where: How the others run.
     """
-    told = [f"{trials} runs" if trials != 1 else "1 run"]
+    left = trials - skipped - elsewhere
+    told = [f"{trials} run{'s' * (trials != 1)}"]
     if skipped:
-        told.append(f"{skipped} of them finished earlier")
+        told.append(f"{skipped} finished earlier")
     if elsewhere:
         told.append(f"{elsewhere} going on in another process")
-    line = f"{', '.join(told)}; {where}." if skipped < trials else f"{', '.join(told)}."
+    if left > 1:
+        told.append(where if left == trials else f"{left} left, {where}")
+    line = f"{', '.join(told)}."
     if moved:
-        line += f" {moved} earlier runs were moved aside; resume=true keeps what is finished."
+        what = f"{moved} earlier run was" if moved == 1 else f"{moved} earlier runs were"
+        line += f" {what} moved aside; resume=true keeps what is finished."
     return line
 
 
@@ -47,6 +51,8 @@ def failed_lines(trials: Sequence[Trial], outcomes: Mapping[Path, Outcome]) -> l
     width = max(len(trial.name) for trial, _ in bad)
     lines = [f"{len(bad)} of {len(trials)} runs failed:"]
     lines += [f"  {trial.name:{width}}  {o.status}: {o.reason}" for trial, o in bad]
+    if logs := [log for trial, _ in bad if (log := trial.path / "output.log").is_file()]:
+        lines.append(f"What a run printed is in its directory, as in {logs[0]}")
     return [shown(line, line=True) for line in lines]
 
 

@@ -13,7 +13,7 @@ from ...replay.errors import ConfigError
 from ..settings.compose import compose
 from ..settings.dotted import split_target
 from ..settings.schema import schema
-from ..settings.secrets import holds_secret
+from ..settings.secrets import tells_secret
 from ..settings.settings import Settings
 from .trial import Trial
 
@@ -40,7 +40,7 @@ def make_trial(
     """
     composed = compose(words, settings)
     for key, value in swept.items():
-        if holds_secret(value, key.rpartition(".")[2]) and not value.startswith("${oc.env:"):
+        if tells_secret(key, value):
             raise ConfigError(
                 f"`{key}` holds secrets, which a sweep would write into the names of its folders. Put them "
                 f"into the environment, and sweep over '{key}=${{oc.env:FIRST}},${{oc.env:SECOND}}'."
@@ -51,7 +51,7 @@ def make_trial(
     experiment = str(composed.experiment)
     if varied := folder_name(swept):
         experiment = f"{experiment}/{varied}"
-        kept = (*_without(kept, ("experiment",)), f"experiment='{experiment}'")
+        kept = (*_without(kept, ("experiment",)), f"experiment={_quoted(experiment)}")
     path = Path("runs", experiment, *_last_folders(composed))
     return Trial(kept, folder / path, swept, folder, keywords)
 
@@ -86,6 +86,12 @@ def _plain(value: str) -> str:
     """A value as part of a folder's name; of a variable of the environment, its name."""
     value = re.sub(r"\$\{oc\.env:([^}]*)\}", r"\1", value)
     return re.sub(r"[\\/:]+", "-", re.sub(r"['\"${}]|\\(?=[^/:])", "", value)).strip()
+
+
+def _quoted(text: str) -> str:
+    """A text as the grammar reads it, whatever is in it."""
+    quote = '"' if "'" in text else "'"
+    return quote + text.replace(quote, f"\\{quote}") + quote
 
 
 def _without(words: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:

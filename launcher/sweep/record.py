@@ -11,7 +11,7 @@ from typing import Any
 
 from ...replay.errors import ConfigError
 from ...replay.files import read_text, replacing
-from ..settings.secrets import NOT_SAVED, holds_secret
+from ..settings.secrets import NOT_SAVED, tells_secret
 from .trial import Outcome, Trial
 
 NAME = "sweep.json"
@@ -101,5 +101,4 @@ def _checked(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_secret(word: str) -> str:
     key, _, value = word.partition("=")
-    secret = holds_secret(value, key.rpartition(".")[2]) and not value.startswith("${oc.env:")
-    return f"{key}={NOT_SAVED}" if secret else word
+    return f"{key}={NOT_SAVED}" if tells_secret(key, value) else word

@@ -223,8 +223,7 @@ class Search:
             trial.report(value, step)
         if PRUNED in twin.user_attrs:
             trial.set_user_attr(PRUNED, twin.user_attrs[PRUNED])
-        value = twin.value if twin.state.name == "COMPLETE" else None
-        self._end(number, value, twin.state)
+        self._end(number, twin.value if twin.state.name == "COMPLETE" else None, twin.state)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Record how a trial ended. One that was interrupted stays open, to be continued."""

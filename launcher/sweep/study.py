@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...replay.errors import ConfigError
+from ..pictures.status import BY_SEARCH
 from ..settings.warn import warn_caller
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class Reporter:
         from ..learn.callbacks import Stop
 
         self._write(lambda: self._trial.set_user_attr(why, self._count))
-        return Stop("the search (pruned)" if why == PRUNED else "the search (enough tasks)")
+        return Stop(f"{BY_SEARCH} ({'pruned' if why == PRUNED else 'enough tasks'})")
 
     def _write(self, work: Callable[[], Any]) -> Any:
         """The result of reading or writing the journal; None if that is impossible: no run ends by it."""

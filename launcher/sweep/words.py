@@ -7,18 +7,23 @@ Values are expanded by Hydra's grammar: `lr=1e-3,1e-2`, `seed=range(5)`, `optim=
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
+from ..settings.plain_words import plain_word
 from ..settings.presets import of_the_user, presets
 from ..settings.unknown import OF_SWEEPS
 from ..settings.words import swept_values
 
 FLAGS = ("-m", "--multirun")
-_MOST_RUNS = 100_000
+ENGINES = ("here", "local", "ray", "slurm")
+MOST_RUNS = 100_000
+"""More are refused: all runs of a grid are checked before the first one starts."""
 _OTHERS = {
     **dict.fromkeys(("n_jobs", "num_jobs", "parallel", "processes", "num_workers", "j"), "jobs=4"),
     **dict.fromkeys(("n_trials", "num_trials", "num_samples", "max_trials"), "trials=50"),
@@ -47,6 +52,16 @@ class Words:
 
     options: dict[str, str] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> int | None:
+        """How many runs may go on at once; None: the engine decides."""
+        return int(self.options["jobs"]) if "jobs" in self.options else None
+
+    @property
+    def engine(self) -> str:
+        """Where the runs are to be."""
+        return self.options.get("engine") or ("local" if (self.jobs or 1) > 1 else "here")
 
     def chosen(self, prefix: str) -> dict[str, str]:
         """The options of one engine: `{"partition": "gpu"}` for `slurm.`."""
@@ -113,6 +128,14 @@ def _wrong(options: dict[str, str]) -> Iterator[str]:
     for name in ("jobs", "trials", "search_tasks"):
         if name in options and not re.fullmatch(r"[1-9]\d*", options[name]):
             yield f"`{name}={options[name]}`: expected a number of at least 1."
+    engine = options.get("engine")
+    if engine is not None and engine not in ENGINES:
+        yield f"engine={engine}: there are {', '.join(ENGINES)}.{did_you_mean(engine, ENGINES)}"
+    if engine == "here" and options.get("jobs", "1") != "1":
+        yield (
+            f"engine=here runs one after another, so jobs={options['jobs']} contradicts it. Write "
+            "engine=local."
+        )
     if options.get("prune", "true").lower() not in ("true", "false"):
         yield f"`prune={options['prune']}`: expected true or false."
     for word in ("trials", "prune", "maximize", "minimize", "search_tasks"):
@@ -140,11 +163,7 @@ def combinations(words: Sequence[str]) -> list[Combination]:
     lists = [listed(word, mistakes) for word in words]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    count = 1
-    for values in lists:
-        count *= len(values or [""])
-    if count > _MOST_RUNS:
-        raise ConfigError(f"These words ask for {count:,} runs, more than {_MOST_RUNS:,}.")
+    check_count(math.prod(len(values or [""]) for values in lists))
     keys = [word.partition("=")[0] for word in words]
     found = []
     choices: list[list[str | None]] = [[*values] if values else [None] for values in lists]
@@ -159,39 +178,39 @@ def combinations(words: Sequence[str]) -> list[Combination]:
     return found
 
 
+def check_count(count: int) -> None:
+    """Refuse more runs than anybody means.
+
+    Raises:
+        ConfigError: With their number.
+    """
+    if count > MOST_RUNS:
+        raise ConfigError(
+            f"That is {count:,} runs, more than the {MOST_RUNS:,} that a sweep may have."
+        )
+
+
 def listed(word: str, mistakes: list[str]) -> list[str] | None:
     """The values that a word lists, as text; None: it has one, or none, as for a run on its own."""
     key = word.partition("=")[0]
     try:
-        values = swept_values(word, _names_for(key), most=_MOST_RUNS)
+        values = swept_values(word, _names_for(key), most=MOST_RUNS)
     except ConfigError as error:
         mistakes.append(str(error))
         return None
-    if values is not None and (twice := [v for n, v in enumerate(values) if v in values[:n]]):
+    if values and (twice := [v for v, n in Counter(map(_number, values)).items() if n > 1]):
         mistakes.append(f"`{word}` lists {twice[0]} twice.")
     elif values == []:
         mistakes.append(f"`{word}` lists no values.")
     return values
 
 
+def _number(value: str) -> str | float:
+    """A number, which `16.0` and `16` both are; any other value as it is."""
+    _, read = plain_word(f"x={value}") or ("", value)
+    return value if isinstance(read, (bool, str)) or read is None else read
+
+
 def _names_for(key: str) -> list[str]:
     """What `glob(...)` chooses from: only presets are known by name alone."""
     return [*presets(), *of_the_user()] if key.lstrip("+") == "task" else []
-
-
-def engine_of(options: dict[str, str], names: Sequence[str]) -> str:
-    """The name of the engine that the words ask for.
-
-    Raises:
-        ConfigError: If there is none of that name.
-    """
-    name = options.get("engine") or ("local" if int(options.get("jobs", "1")) > 1 else "here")
-    if name not in names:
-        near = did_you_mean(name, names)
-        raise ConfigError(f"engine={name}: there are {', '.join(names)}.{near}")
-    if name == "here" and int(options.get("jobs", "1")) > 1:
-        raise ConfigError(
-            f"engine=here runs one after another, so jobs={options['jobs']} contradicts it. Write "
-            "engine=local."
-        )
-    return name

@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -485,3 +486,16 @@ class TestWorkers:
         theirs.close()
         with pytest.raises(DataError, match="exit code 3"):
             list(parallel._shared_out(range(5), {ours: worker}))
+
+
+def test_asking_for_the_times_of_many_files_takes_a_few_bytes_for_each(tmp_path: Path) -> None:
+    file, n = tmp_path / "a", 50_000
+    file.touch()
+    listing = [str(file)] * n
+    files = decoded.Files("", "", listing, [], str, listing, str, "", whole=True)
+    tracemalloc.start()
+    try:
+        decoded._Listed.of(files)
+        assert tracemalloc.get_traced_memory()[1] < 40 * n
+    finally:
+        tracemalloc.stop()

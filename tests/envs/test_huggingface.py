@@ -14,6 +14,7 @@ from datasets import Array2D, ClassLabel, Dataset, DatasetDict, Features, Image,
 
 import antelope
 from antelope import ConfigError, DataError, ml
+from antelope.envs import huggingface
 from antelope.envs.table_world import TableWorld
 from antelope.launcher.assembly.data import build_data
 from antelope.launcher.settings.compose import compose
@@ -222,3 +223,28 @@ class TestMistakes:
             DataError, match="Row 0 of `image` of the data set cannot be read as a picture"
         ):
             read(dataset=part)
+
+
+class TestOutsideMemory:
+    def test_pictures_of_a_selection_are_read_where_they_are(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        part = data(Image(), list(PIXELS)).shuffle(seed=0)
+        expected = rows(read(dataset=part, test_dataset=part))
+        copied: list[str] = []
+        taken = huggingface._arrow
+
+        def arrow(part: Dataset, columns: Any) -> Any:
+            copied.extend(columns)
+            return taken(part, columns)
+
+        monkeypatch.setattr(huggingface, "_arrow", arrow)
+        world = read(dataset=part, test_dataset=part, storage="mmap")
+        assert torch.equal(rows(world)[:], expected)
+        assert "image" not in copied
+
+    def test_a_row_that_is_not_selected_may_be_empty(self) -> None:
+        part = data(Array2D((6, 5), "uint8"), [None, *PIXELS[1:]]).select(range(N - 1, 0, -1))
+        part = part.select([*range(0, N - 1, 2)])
+        world = read(dataset=part, test_dataset=part, storage="mmap")
+        assert torch.equal(rows(world)[:], rows(read(dataset=part, test_dataset=part)))

@@ -151,3 +151,13 @@ def test_arrays_of_hugging_face_stay_in_their_files() -> None:
         assert isinstance(column.source, Chunks)
         # No copies: each array is a view of a buffer of Arrow's.
         assert all(not array.flags.owndata for array in column.source.arrays)
+
+
+@pytest.mark.parametrize(
+    ("ending", "labels"), [("cls", ["1", "2", "cat"]), ("json", ['{"y": [1, 2]}', '{"y": [1]}'])]
+)
+def test_labels_of_different_forms_are_refused(ending: str, labels: list[str]) -> None:
+    label = {ending: lambda i: labels[i % len(labels)].encode()}
+    write("{}.tar", range(6), png=png, **label)
+    with pytest.raises(DataError, match="all as words, all as numbers, or all as lists of one"):
+        open_shards(Path("0.tar"), None)

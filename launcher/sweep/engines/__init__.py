@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ....replay.errors import ConfigError
-from ....replay.suggestions import did_you_mean
 from ..trial import Outcome, Trial
-
-NAMES = ("here", "local", "ray", "slurm")
 
 
 class Engine(Protocol):
@@ -48,13 +44,13 @@ def engine_named(
     """The engine that `engine=NAME jobs=N` asks for.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `words.ENGINES`.
         jobs: How many trials may run at once; None: as many as the engine decides.
         folder: The sweep's folder, absolute: beside the runs.
         options: Words for the engine, without its name: `{"partition": "gpu"}` of `slurm.partition=gpu`.
 
     Raises:
-        ConfigError: If there is no such engine, its package is missing, or it cannot do what is asked.
+        ConfigError: If its package is missing, or it cannot do what is asked.
     """
     if name == "here":
         from .here import Here
@@ -68,8 +64,6 @@ def engine_named(
         from .ray import Ray
 
         return Ray(jobs, folder)
-    if name == "slurm":
-        from .slurm import Slurm
+    from .slurm import Slurm
 
-        return Slurm(jobs=jobs, folder=folder, options=options)
-    raise ConfigError(f"engine={name}: there are {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+    return Slurm(jobs=jobs, folder=folder, options=options)

@@ -25,6 +25,7 @@ from ..trial import DIED_OFTEN, Outcome, Trial, died, run_trial
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _NOT_A_LINK = vars(os).get("O_NOFOLLOW", 0)
 _HANGUP = vars(signal).get("SIGHUP", signal.SIGTERM)  # Windows has none.
+_WARNS = "PYTHONWARNINGS"
 _SAFE, _OURS = "PYTHONSAFEPATH", "antelope"  # Any value works; this one says that we have set it.
 _PARENT_S = 0.5  # How often a worker looks whether its driver is still there, in seconds.
 
@@ -129,17 +130,32 @@ def _worker(number: int) -> Any:
 
     # A terminal that is closed ends all of its processes; this one of loky's must see the others end.
     before = signal.signal(_HANGUP, signal.SIG_IGN) if _in_main() else None
-    # Python itself would import its modules from the working directory, where anybody's may lie.
+# Python itself would import its modules from the working directory, where anybody's may lie.
     safe = {} if _SAFE in os.environ else {_SAFE: _OURS}
-    os.environ.update(safe)
-    ensure_running()
-    resource_tracker.ensure_running()
-    for name in safe:
-        del os.environ[name]
+    # What a driver that is killed leaves, the trackers remove: that is no leak to warn of.
+    quiet = ",".join(filter(None, (os.environ.get(_WARNS), "ignore:resource_tracker")))
+    with _environment(safe | {_WARNS: quiet}):
+        ensure_running()
+        resource_tracker.ensure_running()
     if before is not None:
         signal.signal(_HANGUP, before)
     env = safe | {name: "1" for name in _ONE_THREAD if name not in os.environ}
     return ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(), number), env=env)
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Run the block with these variables of the environment."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _in_main() -> bool:

@@ -99,7 +99,7 @@ class Slurm:
     def close(self, *, cancel: bool) -> None:
         """Cancel the trials that have not ended, if asked to; they save first. Else they go on."""
         if self._at and not cancel:
-            write_error(f"{len(self._at)} runs stay in Slurm's queue.")
+            write_error(f"Still in Slurm's queue: {_runs(len(self._at))}.")
         try:
             while cancel and (left := [t.job for p, t in self._alive().items() if p in self._at]):
                 queue.ask("scancel", *left)
@@ -177,7 +177,7 @@ class Slurm:
                     cloudpickle.dump(trial, file)
         job = queue.ask("sbatch", "--parsable", script=text).strip()
         self._at |= {_Place(files, index): trial for index, trial in enumerate(self._queued)}
-        write_error(f"Job {job}: {len(self._queued)} runs; what they print is in {files}")
+        write_error(f"Job {job}: {_runs(len(self._queued))}, with output in {files}")
         self._queued, self._asked = [], time.monotonic()
 
     def _adopt(self) -> None:
@@ -233,6 +233,10 @@ def _named(options: Mapping[str, str], folder: Path) -> tuple[str, dict[str, str
     chosen = sbatch_options({key: value for key, value in options.items() if key != "print"})
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     return f"{chosen.get('job-name') or 'antelope'}-{place}", chosen
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def _new_folder(parent: Path) -> Path:

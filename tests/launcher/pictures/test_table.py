@@ -276,6 +276,19 @@ def test_a_row_without_a_finished_run_comes_last_and_has_no_rank(
     assert "Interrupted, with their last evaluation: runs/digits/new/0." in err
 
 
+def test_what_a_search_has_stopped_is_no_result(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It scores best where it knows the first tasks alone."""
+    run = write("digits/new", 0, "stopped", accuracy=1.0, optim={"_target_": ADAM, "lr": 7.0})
+    assert antelope.table("runs/digits")[0]["optim.lr"] == 7.0  # A callback may end a run.
+    status = {"status": "stopped", "reason": "the search (enough tasks)"}
+    (run / "status.json").write_text(json.dumps(status))
+    assert [row["rank"] for row in antelope.table("runs/digits")] == [1, 2, None]
+    _, err = printed(capsys, "runs/digits")
+    assert "Stopped, with their last evaluation: runs/digits/new/0." in err
+
+
 def test_runs_that_ended_before_an_evaluation_are_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

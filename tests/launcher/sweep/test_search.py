@@ -483,7 +483,7 @@ def test_a_search_whose_first_trials_have_no_result_ends() -> None:
 def test_a_search_that_is_judged_by_test_rows_says_so(words: list[str], said: str) -> None:
     read = read_words(["search=tpe", "lr=log(1e-3,1)", *words])
     with pytest.warns(UserWarning, match=said) if said else contextlib.nullcontext():
-        console.search(read, words, {})
+        console.make_driver(read, words, {})
 
 
 @pytest.mark.parametrize(

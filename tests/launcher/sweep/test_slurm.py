@@ -155,7 +155,7 @@ def test_ctrl_c_cancels_the_jobs_and_the_end_of_the_login_does_not(
     driver.send_signal(signal.SIGHUP)
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 129
-    assert "4 runs stay in Slurm's queue." in errors
+    assert "Still in Slurm's queue: 4 runs." in errors
     assert "resume=true" in errors
     assert cluster("squeue", "--noheader", "--states=RUNNING").count("\n") == 2
     driver = sweep(folder, *ON_SLURM, "resume=true", env=cluster.env)

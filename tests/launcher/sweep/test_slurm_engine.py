@@ -266,7 +266,7 @@ def test_jobs_outlive_a_driver_that_does_not_cancel_them(
     engine._submit()
     engine.close(cancel=False)
     assert queue.cancelled == []
-    assert "2 runs stay in Slurm's queue." in capsys.readouterr().err
+    assert "Still in Slurm's queue: 2 runs." in capsys.readouterr().err
 
 
 def test_what_sbatch_refuses_is_said_before_anything_is_kept(

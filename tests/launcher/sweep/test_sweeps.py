@@ -19,7 +19,7 @@ from antelope import ConfigError, SweepFailed
 from antelope.launcher.ml import _main
 from antelope.launcher.record.directory import _locked
 from antelope.launcher.sweep.checks import check_trials
-from antelope.launcher.sweep.keywords import product
+from antelope.launcher.sweep.keywords import combined, product
 from antelope.launcher.sweep.trial import Trial, run_trial
 
 QUIET = ("train_steps=4", "plot=false", "progress=false")
@@ -83,7 +83,7 @@ def test_only_what_is_not_finished_runs_again(capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert _main(["-m", "seed=0,1,2", *loud[1:], "resume=true"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("3 runs, 2 of them finished earlier; one after another.")
+    assert said.startswith("3 runs, 2 finished earlier.")
     assert status("AC2Agent/Digits/2")["status"] == "finished"
 
 
@@ -135,9 +135,15 @@ def test_a_run_that_goes_on_elsewhere_is_neither_started_nor_moved(
         lock.release()
 
     monkeypatch.setattr("antelope.launcher.sweep.driver.time.sleep", end)
+    tables = (run / "eval.csv").read_bytes()
     assert _main(["-m", "seed=0,1", *QUIET, "resume=true"]) == 0
     assert [entry["status"] for entry in record()["runs"]][1] == "finished"
-    assert (run / "status.json").read_text() == text
+    assert (run / "eval.csv").read_bytes() == tables
+    # That of other settings is not taken for one of this sweep.
+    lock = _locked(run / ".lock")
+    (run / "status.json").write_text(text.replace("finished", "running"))
+    assert _main(["-m", "seed=1", "batch_size=16", *QUIET, "resume=true"])
+    assert "batch_size: 32 -> 16" in record()["runs"][0]["reason"]
 
 
 def test_a_run_that_fails_does_not_stop_the_others(
@@ -207,6 +213,7 @@ class TestFromPython:
             ({"dataset": (np.zeros((4, 2)), np.zeros(4))}, 1),
             ({"model.hidden": [[64], [64, 32]]}, 2),
             ({"lr": 1e-3, "strategy": "er"}, 1),
+            ({"lr": list(np.logspace(-3, -1, 3))}, 3),
         ],
     )
     def test_which_keywords_list_values(self, keywords: dict[str, Any], count: int) -> None:
@@ -220,6 +227,9 @@ class TestFromPython:
             ({"model.hidden": [64, 32]}, "'model.hidden=A,B'"),
             ({"lr": []}, "no values"),
             ({"lr": [1, 1]}, "1 twice"),
+            ({"lr": np.logspace(-3, -1, 3)}, r"lr=list\("),
+            ({"seed": range(10**9)}, "more than 100,000"),
+            ({"seed": range(1000), "lr": [0.1 + n for n in range(1000)]}, "1,000,000 runs"),
             ({"num_jobs": 4}, "num_jobs"),
             ({"jobs": 0}, "at least 1"),
             ({"seed": range(2), "path": "x"}, "same directory"),
@@ -229,6 +239,12 @@ class TestFromPython:
         with pytest.raises(ConfigError, match=said):
             antelope.sweep(**keywords)
         assert not Path("runs").exists()
+
+    def test_a_word_wins_over_its_keyword(self) -> None:
+        found = combined(["lr=0.1"], {"lr": [1, 2], "seed": range(2)})
+        assert [(c.swept, settings) for c, settings in found] == [
+            ({"seed": str(n)}, {"seed": n}) for n in range(2)
+        ]
 
     def test_an_iterator_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="use up"):
@@ -241,3 +257,9 @@ def test_the_check_names_the_run_that_cannot_work(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match=r"SDG(.|\n)*In the run optim=SDG"):
         check_trials(trials)
+
+
+def test_code_that_exits_when_it_is_imported_is_no_interruption(tmp_path: Path) -> None:
+    (tmp_path / "leave.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(ConfigError, match=r"sys\.exit"):
+        check_trials([Trial(("model=leave.py:Net",), tmp_path, {}, tmp_path)])

@@ -42,6 +42,9 @@ def test_every_combination_is_a_run_in_the_order_in_which_it_is_typed() -> None:
         ("task=glob(classify/mn*)", ["task=classify/mnist"]),
         ("+lr=1,2", ["+lr=1", "+lr=2"]),
         ("path=a=b", ["path=a=b"]),
+        ("model.api_key=${oc.env:A},${oc.env:B}", ["model.api_key=${oc.env:A}", "model.api_key=${oc.env:B}"]),
+        ("model=a.py:Net,b.py:Net", ["model=a.py:Net", "model=b.py:Net"]),
+        (r"model.name=a\,b,c", [r"model.name=a\,b", "model.name=c"]),
     ],
 )  # fmt: skip
 def test_a_word_lists_its_values(word: str, values: list[str]) -> None:
@@ -60,6 +63,9 @@ def test_words_of_the_sweep_itself_are_no_settings() -> None:
     [
         ("seed=1,1", "lists 1 twice"),
         ("seed=range(0)", "lists no values"),
+        ("batch_size=16,16.0", "lists 16 twice"),
+        ("model.name=a/b,a-b", "several names of experiment="),
+        ("model={_target_:Net,key:hidden-1},{_target_:Net,key:hidden-2}", "holds secrets"),
         ("seed=range(1000000)", "more than 100,000"),
         ("seed=range(1000) lr=range(1000)", "1,000,000 runs"),
         ("lr=log(1e-5,1e-1)", "search=tpe"),
@@ -124,6 +130,13 @@ def test_the_names_of_folders_are_short_and_without_separators() -> None:
     long = folder_name({"model.hidden": "[" + ",".join(map(str, range(500))) + "]"})
     assert len(long) < 200
     assert long != folder_name({"model.hidden": "[" + ",".join(map(str, range(501))) + "]"})
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', 'it\'s "b"', "mein Ünï ❤", "a,b=c"])
+def test_any_experiment_may_be_swept(name: str, tmp_path: Path) -> None:
+    trial = make_trial(["lr=1"], {"lr": "1"}, {"experiment": name}, tmp_path)
+    assert compose(trial.words, {}).experiment == f"{name}/lr=1"
+    assert trial.path.parts[-5:-3] == (name, "lr=1")
 
 
 def test_a_secret_becomes_no_part_of_a_folders_name(
