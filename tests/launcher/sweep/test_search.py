@@ -253,7 +253,7 @@ def test_another_search_in_the_same_folder_is_refused() -> None:
     [
         ([], "nothing to choose"),
         ([Choice("seed", ("0", "1"))], "does not choose a seed"),
-        ([Choice("lr", ("0.1", "0.2"))], "only 2 combinations, for trials=9. Without search="),
+        ([Choice("lr", ("0.1", "0.2"))], "only 2 combinations. Leave out search="),
     ],
 )
 def test_what_cannot_be_searched_is_refused(spaces: list[Space], advice: str) -> None:
