@@ -130,7 +130,7 @@ def _worker(number: int) -> Any:
 
     # A terminal that is closed ends all of its processes; this one of loky's must see the others end.
     before = signal.signal(_HANGUP, signal.SIG_IGN) if _in_main() else None
-# Python itself would import its modules from the working directory, where anybody's may lie.
+    # Python itself would import its modules from the working directory, where anybody's may lie.
     safe = {} if _SAFE in os.environ else {_SAFE: _OURS}
     # What a driver that is killed leaves, the trackers remove: that is no leak to warn of.
     quiet = ",".join(filter(None, (os.environ.get(_WARNS), "ignore:resource_tracker")))
