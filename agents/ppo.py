@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
+from ..replay.ranks import ranks
 from .blocks.arguments import check
 from .log import Log
 from .policy.actor_critic import ActorCritic
@@ -110,7 +111,7 @@ class PPO(ActorCritic):
                 loss, policy_loss, value_loss, log_ratio = self.losses(self.rows_of(data, rows))
                 self.optimizer.zero_grad()
                 loss.backward()
-                replay.sum_gradients(self.optimizer)
+                ranks().settle(self.optimizer)  # Clipping needs the sum over all devices.
                 nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
                 self.optimizer.step()
         # From the last minibatch, where the policy is farthest from the one that acted.

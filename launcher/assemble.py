@@ -12,9 +12,10 @@ from ..agents.learn_method import warn_of_others
 from ..agents.traits import stated_traits
 from ..envs.transform import Transform
 from ..envs.world import World
-from ..replay import Replay
+from ..replay import ConfigError, Replay
 from ..replay.batch import Tensors
 from ..replay.randomness import kept_randomness, seed_everything
+from ..replay.ranks import ranks
 from .assembly.agent import build_agent
 from .assembly.device import (
     arithmetic,
@@ -149,6 +150,11 @@ def _check(plan: Plan, world: World, agent: nn.Module) -> None:
     Raises:
         ConfigError: Stating what would fit.
     """
+    if stated_traits(agent).observes and ranks().several:
+        raise ConfigError(
+            f"{plan.model.short_name} learns in `observe`, whose buffers are those of one process. devices=1 "
+            "trains it; on several devices, write learn(self, replay, log), or use strategy=er and the like."
+        )
     if plan.offline is not None:
         check_agent(agent, world.spec)
     if world.acts:

@@ -21,8 +21,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..replay.errors import ConfigError, Diverged
-from ..replay.ranks import Group, RanksDiffer, joined
+from ..replay.errors import ConfigError, Diverged, RanksDiffer
+from ..replay.ranks import DIED, Group, joined
 from .record.output import silent
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def starting(settings: Settings, count: int) -> Iterator[None]:
         children = [_Child(Place(rank, count, rank), folder, sent) for rank in range(1, count)]
         store = dist.FileStore(str(Path(folder, "store")), count)
         try:
-            with group_of(Place(0, count, 0), store, settings, died=lambda e: _about(children, e)):
+            with group_of(Place(0, count, 0), store, settings, died=lambda: _about(children)):
                 yield
         except BaseException:
             for child in children:
@@ -340,15 +340,15 @@ class _Child:
             self._process.wait()
 
 
-def _about(children: list[_Child], error: Exception) -> BaseException:
+def _about(children: list[_Child]) -> BaseException:
     """What to raise when the connection to another rank broke."""
     for child in children:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child._process.wait(1.0)
         if (code := child.code) is not None and code != 0:
             how = f"was killed by signal {-code}" if code < 0 else f"has ended with {code}"
-            more = ": not enough memory?" if code == -9 else ""
+            more = ", as the system does where memory runs out" if code == -9 else ""
             return RanksDiffer(
                 f"Rank {child.place.rank} {how}{more}. resume=true continues from the last checkpoint."
             )
-    return RanksDiffer(f"Another rank of this run has died ({str(error).splitlines()[0]}).")
+    return RanksDiffer(DIED)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..replay.errors import ConfigError, Diverged, NotSaved
+from ..replay.errors import ConfigError, Diverged, NotSaved, RanksDiffer
 from .plainly import plainly
 from .settings.frames import user_traceback
 from .settings.import_path import begin_command
@@ -144,7 +144,7 @@ def _main(words: list[str]) -> int:
             return sweep(words)
         _train(words, {}, console=True)
         return 0
-    except (ConfigError, Diverged, NotSaved) as error:
+    except (ConfigError, Diverged, NotSaved, RanksDiffer) as error:
         if _wants_debug(words):
             print(user_traceback(error, whole=True), file=sys.stderr)
         print(error, file=sys.stderr)

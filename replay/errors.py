@@ -76,3 +76,7 @@ class SweepFailed(_Printed, RuntimeError):
 
 class NotSaved(_Printed, RuntimeError):
     """A run ended because its checkpoints could not be written, `save_patience` times in a row."""
+
+
+class RanksDiffer(_Printed, RuntimeError):
+    """The ranks of a run are about to do different things, or one of them has failed or died."""

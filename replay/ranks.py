@@ -8,24 +8,29 @@ number of ranks.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import errors
+from .errors import RanksDiffer
 from .randomness import all_streams, seed_everything, set_all_streams
 
 T = TypeVar("T")
 
+_OURS = str(Path(__file__).parents[1])  # Our own code, in messages of no use to the user.
+DIED = (
+    "Another rank of this run has died: the connection to it broke. resume=true continues from the last "
+    "checkpoint."
+)
 _TEXT = 96  # Bytes of a header that say what a rank is about to do.
 _NUMBERS = 4  # Small numbers that ranks agree on, at most.
-
-
-class RanksDiffer(RuntimeError):
-    """The ranks of a run are about to do different things, or one of them has failed or died."""
 
 
 class Ranks:
@@ -170,7 +175,7 @@ class Group(Ranks):
         rank, world: This rank, and how many there are.
         group: For tensors on the host (gloo); None: the default group.
         gpu: The GPU of this rank alone, such as `cuda:1`; or None.
-        died: Called with the error of a broken connection; returns the error to raise.
+        died: Called where the connection to another rank broke; returns the error to raise.
     """
 
     several = True
@@ -182,12 +187,12 @@ class Group(Ranks):
         *,
         group: Any = None,
         gpu: str | None = None,
-        died: Callable[[Exception], BaseException] | None = None,
+        died: Callable[[], BaseException] | None = None,
     ):
         import torch.distributed as dist
 
         self.rank, self.world, self._dist, self._host = rank, world, dist, group
-        self._died, self.gpu = died or _died, gpu
+        self._died, self.gpu = died or (lambda: RanksDiffer(DIED)), gpu
         self._local = self._whole = 0  # Rows drawn since `apart` began: this rank's, and all.
         self._seed: int | None = None
         self.told: BaseException | None = None  # What all ranks know that has failed.
@@ -410,14 +415,10 @@ class Group(Ranks):
         self.broken = True
         try:
             collective(*args, **named)
-        except RuntimeError as error:
-            self.told = self._died(error)
+        except RuntimeError:  # All that torch says is that a connection broke.
+            self.told = self._died()
             raise self.told from None
         self.broken = False
-
-
-def _died(error: Exception) -> RanksDiffer:
-    return RanksDiffer(f"Another rank of this run has died ({str(error).splitlines()[0]}).")
 
 
 def _differ(texts: list[str]) -> str:
@@ -430,21 +431,32 @@ def _differ(texts: list[str]) -> str:
 
 def _report(error: BaseException) -> dict[str, Any]:
     """What other ranks need in order to raise this error too."""
+    kind = type(error)
+    # A class of the user's may not be known to the other ranks, or not be sent.
+    known = kind.__module__ in (errors.__name__, "builtins") or not isinstance(error, Exception)
     more = {k: v for k, v in vars(error).items() if isinstance(v, (int, float, str, bool))}
-    return {"kind": type(error), "text": str(error), "more": more}
+    text = f"{kind.__name__}: {error}{_place_of(error)}"
+    return {"kind": kind if known else Exception, "text": str(error), "said": text, "more": more}
+
+
+def _place_of(error: BaseException) -> str:
+    """Where code of the user's raised an error, or called what did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [
+        f for f in frames if not f.filename.startswith(_OURS) and "-packages" not in f.filename
+    ]
+    return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
 
 
 def _rebuilt(rank: int, report: dict[str, Any]) -> BaseException:
-    """The error of another rank: of its own class if that is one of ours or Python's, else RanksDiffer."""
-    from . import errors
-
-    kind, text = report["kind"], report["text"]
+    """The error of another rank: of its own class if that is one of ours or a signal, else RanksDiffer."""
+    kind = report["kind"]
     if kind.__module__ == errors.__name__:
-        error: BaseException = kind(text)
+        error: BaseException = kind(report["text"])
         vars(error).update(report["more"])
         return error
     if issubclass(kind, Exception):
-        return RanksDiffer(f"Rank {rank} has failed. {kind.__name__}: {text}")
+        return RanksDiffer(f"Rank {rank} has failed. {report['said']}")
     error = kind.__new__(kind)
     vars(error).update(report["more"])
     return error

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ...agents.learn_method import learn_method
 from ...replay import CheckpointError, ConfigError, Diverged, Replay
+from ...replay.errors import RanksDiffer
 from ...replay.ranks import Ranks, ranks
 from ..assembly.model import Model, widened
 from ..assembly.optimisation import Average, Scaler
@@ -204,7 +205,7 @@ class Learner:
         except Diverged as error:
             error.lr = self.watchdog.lr
             raise
-        except ConfigError:
+        except (ConfigError, RanksDiffer):
             raise
         except Exception as error:
             self._explain(error, replay)

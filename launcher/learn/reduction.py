@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ...replay import ConfigError
-from ...replay.ranks import Ranks, RanksDiffer, ranks
+from ...replay.errors import RanksDiffer
+from ...replay.ranks import Ranks, ranks
 from ..settings.warn import warn_caller
 
 _ROUNDING = 1e-4  # Relative: further apart, weights have not been updated alike.

@@ -156,14 +156,19 @@ def in_markdown(titles: list[str], cells: list[list[str]]) -> str:
 
 
 def _in_latex(titles: list[str], cells: list[list[str]]) -> str:
-    head, *body = [" & ".join(map(_escaped, line)) + r" \\" for line in (titles, *cells)]
+    head, *body = [_guarded(" & ".join(map(_escaped, line))) + r" \\" for line in (titles, *cells)]
     begin = [rf"\begin{{tabular}}{{{'l' * len(titles)}}}", r"\toprule", head, r"\midrule"]
     return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def _guarded(line: str) -> str:
+    r"""A row that does not begin with what `\\` and `\midrule` would take for an argument of theirs."""
+    return f"{{}}{line}" if line.startswith(("[", "*", "(")) else line
 
 
 def _escaped(text: str) -> str:
     """Text without anything that LaTeX would take for a command."""
     special = {c: f"\\{c}" for c in "&%$#_{}"}
     special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {"±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}"}
+    special |= {"±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
     return "".join(special.get(c, c) for c in text)

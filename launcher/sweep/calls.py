@@ -35,7 +35,8 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
 
     Returns:
         The runs, in the order of the combinations, as `antelope.load` returns them: the newest checkpoint,
-        without the replay. Runs that a search has pruned are among them.
+        without the replay. Of a search, the best one first: those it has stopped early are among them, those
+        that diverged are not.
 
     Raises:
         ConfigError: Before any run starts, for what no run accepts.
@@ -64,7 +65,10 @@ def sweep(*words: str, **settings: Any) -> list[Run]:
 
 
 def _loaded(driver: Driver) -> list[Run]:
-    runs = [_load(t) for t in driver.trials if not driver.outcomes[t.path].exit_code]
+    outcomes = driver.outcomes
+    # A search goes on after a run that diverged, which may have no checkpoint.
+    whole = [t for t in driver.trials if outcomes[t.path].status in ("finished", "stopped")]
+    runs = [_load(trial) for trial in whole]
     if lines := failed_lines(driver.trials, driver.outcomes):
         raise SweepFailed("\n".join(lines), runs=runs)
     return runs

@@ -12,6 +12,8 @@ from ...replay.errors import ConfigError
 from ...replay.shown import shown
 from ..record.output import write_error
 from ..settings.compose import compose
+from ..settings.values import is_true
+from ..settings.warn import warn_caller
 from .driver import Driver
 from .engines import NAMES
 from .grid import Grid, make_trials
@@ -35,9 +37,12 @@ def sweep(words: Sequence[str]) -> int:
         KeyboardInterrupt, SystemExit: After a signal, once the runs that had begun are saved.
     """
     asked = read_words(words)
+    printed = is_true(asked.options.get("slurm.print", "false"))
+    if "search" in asked.options and printed:
+        raise ConfigError("slurm.print=true: the runs of a search are not known before it starts.")
     if "search" in asked.options:
         driver = search(asked, words, {})
-    elif asked.options.get("slurm.print", "false").lower() == "true":
+    elif printed:
         print_script(asked)
         return 0
     else:
@@ -84,12 +89,19 @@ def search(asked: Words, words: Sequence[str], settings: Mapping[str, object]) -
     """
     from .searching import build_search
 
-    found = build_search(asked, Path.cwd(), settings)
+    found, about = build_search(asked, Path.cwd(), settings), about_engine(asked)
     composed = found.composed
+    if about["engine"] == "slurm" and about["jobs"] is None and found.wanted.sampler == "tpe":
+        raise ConfigError(
+            "search=tpe learns from the trials that have ended, and Slurm would queue all of them at once. "
+            "Add jobs=N: so many are queued at a time."
+        )
+    if caution := found.caution():
+        warn_caller(caution)
     return Driver(
         found,
         Record(found.folder, words),
-        **about_engine(asked),
+        **about,
         resume=bool(composed.resume),
         quiet=not composed.progress,
     )

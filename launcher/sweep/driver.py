@@ -109,6 +109,8 @@ class Driver:
     def _ask(self) -> list[Trial]:
         """The trials that may start now: all of a grid, or as many of a search as there are free slots."""
         asked: list[Trial] = []
+        if self._source.examples:
+            self._check([])
         while not self._source.waits or len(self._running) + len(asked) < self._slots():
             if (trial := self._source.ask()) is None:
                 break

@@ -26,7 +26,7 @@ class Source(Protocol):
 
     @property
     def examples(self) -> Sequence[Trial]:
-        """Trials that are only checked: they stand for others that are not known yet."""
+        """Trials that are only checked, before the first is asked for: they stand for those to come."""
 
     def title(self) -> str:
         """What to say at first; maybe empty."""

@@ -7,6 +7,7 @@ first continues the trials that had not ended, then goes on as it would have.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from ...replay.errors import ConfigError
 from .search_words import Wanted
 from .spaces import Space, combinations
 from .standing import done
-from .study import ENOUGH, PRUNED, REFUSED, Study, open_study
+from .study import ENOUGH, PRUNED, REFUSED, VALIDATION, Study, open_study
 from .table import searched
 
 if TYPE_CHECKING:
@@ -71,34 +72,47 @@ class Search:
         self.examples, self.total, self.waits = examples, wanted.trials, True
         self._spaces, self._make, self._seed = spaces, make, int(composed.seed)
         self._constant, self._journal = constant, folder / JOURNAL
-        self._study = self._open(about, resume=bool(composed.resume))
+        self._about = {
+            "words": list(about),
+            "spaces": [str(space) for space in spaces],
+            "metric": wanted.metric,
+            "more": wanted.more,
+            "search_tasks": wanted.tasks,
+        }
         self._numbers: dict[Path, list[int]] = {}  # Of the trials in progress, by run directory.
         self._begun: set[int] = set()
-        self._before = len(_counted(self._study))  # Trials of earlier processes.
         self._told: list[str] = []
-        self._earlier = deque(self._ended_earlier())
+        self._before = 0  # Trials of earlier processes,
+        self._earlier: deque[Trial] = deque()  # those that have ended,
+        self._left: deque[int] = deque()  # and those that have not.
+        if self._journal.exists():
+            self._continue()
 
-    def _open(self, shared: Sequence[str], *, resume: bool) -> optuna.Study:
-        """The study in its journal.
+    def _continue(self) -> None:
+        """Look at what earlier processes have begun; their words were checked."""
+        known = self._study.get_trials()
+        self._before, self.examples = len(_counted(self._study)), ()
+        self._left += [trial.number for trial in known if trial.state.name == "RUNNING"]
+        self._earlier += self._ended_earlier()
+
+    @functools.cached_property
+    def _study(self) -> optuna.Study:
+        """The study in its journal, begun when the first trial is asked for: until then, words may be wrong.
 
         Raises:
             ConfigError: If that is another search, or one that must be continued by `resume=true`.
         """
-        about = {
-            "words": list(shared),
-            "spaces": [str(space) for space in self._spaces],
-            "metric": self.wanted.metric,
-            "more": self.wanted.more,
-            "search_tasks": self.wanted.tasks,
-        }
-        if self._journal.exists() and not resume:
+        about = self._about
+        try:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            if not self.composed.resume:
+                self._journal.touch(exist_ok=False)
+            study = open_study(self._journal, more=self.wanted.more, pruner=self.wanted.pruner)
+        except FileExistsError as error:
             raise ConfigError(
                 f"{self._journal} holds an earlier search. Continue it with resume=true, or begin another "
                 "with experiment=NAME."
-            )
-        try:
-            self._journal.parent.mkdir(parents=True, exist_ok=True)
-            study = open_study(self._journal, more=self.wanted.more, pruner=self.wanted.pruner)
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"Cannot write {self._journal} ({error.strerror or error}). Set another experiment=."
@@ -157,29 +171,29 @@ class Search:
         found: dict[Path, Trial] = {}
         for known in self._study.get_trials():
             if known.state.name in ("COMPLETE", "PRUNED"):
-                trial = self._make(known.user_attrs[_SWEPT])
+                trial = self._reporting(self._make(known.user_attrs[_SWEPT]), known.number)
                 if done(trial) is not None:
-                    found[trial.path] = self._reporting(trial, known.number)
+                    found[trial.path] = trial
                     self._numbers[trial.path] = []
         return list(found.values())
 
     def _next(self) -> optuna.trial.FrozenTrial | None:
         """A trial that had begun in an earlier process, or a new one; None if there are enough."""
-        known = self._study.get_trials()
-        for trial in known:
-            if trial.state.name == "RUNNING" and trial.number not in self._begun:
-                self._begun.add(trial.number)
-                if _SWEPT not in trial.user_attrs:  # Its process died between the two lines below.
-                    self._describe(trial)
-                return self._study.get_trials()[trial.number]
-        if len(_counted(self._study)) >= self.wanted.trials:
+        if self._left:
+            number = self._left.popleft()
+        elif len(_counted(self._study)) >= self.wanted.trials:
             return None
-        # Seeded by the number of the trial: a search that is continued proposes what it would have.
-        self._study.sampler = _sampler(self.wanted.sampler, self._seed + len(known))
-        asked = self._study.ask({space.key: space.distribution() for space in self._spaces})
-        self._begun.add(asked.number)
-        self._describe(self._study.get_trials()[asked.number])
-        return self._study.get_trials()[asked.number]
+        else:
+            # Seeded by the number of the trial: a search that is continued proposes what it would have.
+            self._study.sampler = _sampler(
+                self.wanted.sampler, self._seed + len(self._study.get_trials())
+            )
+            number = self._study.ask({s.key: s.distribution() for s in self._spaces}).number
+        self._begun.add(number)
+        asked = self._study.get_trials()[number]
+        if _SWEPT not in asked.user_attrs:  # Else it was begun earlier.
+            self._describe(asked)
+        return self._study.get_trials()[number]
 
     def _describe(self, trial: optuna.trial.FrozenTrial) -> None:
         """Write the values of a trial as they are typed: those are what runs."""
@@ -207,8 +221,10 @@ class Search:
         trial = optuna.Trial(self._study, self._study.get_trials()[number]._trial_id)
         for step, value in twin.intermediate_values.items():
             trial.report(value, step)
-        values = twin.values if twin.state.name == "COMPLETE" else None
-        self._study.tell(number, values, state=twin.state)
+        if PRUNED in twin.user_attrs:
+            trial.set_user_attr(PRUNED, twin.user_attrs[PRUNED])
+        value = twin.value if twin.state.name == "COMPLETE" else None
+        self._end(number, value, twin.state)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Record how a trial ended. One that was interrupted stays open, to be continued."""
@@ -218,23 +234,28 @@ class Search:
         if not numbers or outcome.status == "interrupted":
             return
         number, *twins = numbers
-        found = self._study.get_trials()[number]
-        self._told.append("" if outcome.status != "failed" else outcome.reason)
-        pruned = outcome.status == "stopped" and is_pruned(found)
-        value = _value(found, outcome, self.wanted.metric)
-        if outcome.status == "failed" or (value is None and outcome.status != "diverged"):
-            self._study.tell(number, state=TrialState.FAIL)
-        elif pruned or outcome.status == "diverged":
+        found, metric = self._study.get_trials()[number], self.wanted.metric
+        value = _value(found, outcome, metric)
+        if outcome.status == "diverged" or (outcome.status == "stopped" and is_pruned(found)):
             # Optuna's samplers keep away from pruned trials, and would forget failed ones.
-            self._study.tell(number, state=TrialState.PRUNED)
+            self._end(number, None, TrialState.PRUNED)
+            self._told.append("")
+        elif outcome.status == "failed" or value is None:
+            self._end(number, None, TrialState.FAIL)
+            self._told.append(outcome.reason or f"It has no {metric}, or one that is not a number")
         else:
-            self._study.tell(number, value)
+            self._end(number, value, TrialState.COMPLETE)
+            self._told.append("")
         for twin in twins:
             ended = self._study.get_trials()[number]
             if ended.state == TrialState.FAIL:
-                self._study.tell(twin, state=TrialState.FAIL)
+                self._end(twin, None, TrialState.FAIL)
             else:
                 self._copy(ended, twin)
+
+    def _end(self, number: int, value: float | None, state: optuna.trial.TrialState) -> None:
+        """Note the end of a trial, unless another process that runs the same search has done so."""
+        self._study.tell(number, value, state, skip_if_finished=True)
 
     def _check_hopeless(self) -> None:
         """Raise if no later trial can end better.
@@ -281,6 +302,18 @@ class Search:
         before = f" ({self._before} of them begun earlier)" if self._before else ""
         return f"Search by {wanted.sampler} for the {aim} over {spaces}: {_trials(wanted.trials)}{before}"
 
+    def caution(self) -> str:
+        """What to know before the results are reported; maybe empty."""
+        if self.wanted.metric.startswith(VALIDATION) or self.composed.env is not None:
+            return ""
+        instead = "Hold rows out of the training data with validation=0.1, say"
+        if self.composed.validation is not None:
+            instead = f"Leave out maximize= and minimize=, or name {VALIDATION}{self.wanted.metric}"
+        return (
+            f"This search judges its trials by the {self.wanted.metric} on the test rows, so the best result "
+            f"is too good to be reported. {instead}."
+        )
+
     def summary(self) -> str:
         """What the search has found, with words to paste."""
         trials = _counted(self._study)
@@ -290,7 +323,12 @@ class Search:
             "FAIL": "failed",
             "RUNNING": "unfinished",
         }
-        count = Counter(names.get(trial.state.name, "unfinished") for trial in trials)
+        count = Counter(
+            "diverged"
+            if trial.state.name == "PRUNED" and PRUNED not in trial.user_attrs
+            else names.get(trial.state.name, "unfinished")
+            for trial in trials
+        )
         counts = ", ".join(f"{n} {name}" for name, n in count.items())
         if not (found := self.best()):
             return f"No trial has a result ({counts})."

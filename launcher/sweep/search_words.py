@@ -9,7 +9,7 @@ from typing import Any
 
 from ...replay.suggestions import did_you_mean
 from ..metrics import METRICS, better
-from ..settings.values import is_bool, is_true
+from ..settings.values import is_true
 from .study import VALIDATION
 
 WORDS = ("search", "trials", "prune", "maximize", "minimize", "search_tasks")
@@ -52,37 +52,29 @@ class Wanted:
 def read_wanted(
     words: Mapping[str, str], values: Mapping[str, Any], mistakes: list[str]
 ) -> Wanted | None:
-    """What these words of `-m` ask for; None without `search=`, or if they hold a mistake.
+    """What these words of `-m` ask for; None if they hold a mistake.
 
     Args:
-        words: Those of `WORDS` that were given, by key.
+        words: Those of `WORDS` that were given, by key, `search` among them, as `read_words` accepts them.
         values: The settings of any one run, which say what it can be judged by.
         mistakes: What is wrong is added here.
     """
     before = len(mistakes)
-    sampler = words.get("search")
-    if sampler is None:
-        mistakes += [
-            f"`{key}={value}` needs search=tpe, random or asha." for key, value in words.items()
-        ]
-        return None
+    sampler = words["search"]
     if sampler not in SAMPLERS:
         mistakes.append(_unknown_sampler(sampler))
-    trials = _count("trials", words.get("trials", str(_TRIALS)), mistakes)
-    tasks = words.get("search_tasks")
-    number = None if tasks is None else _count("search_tasks", tasks, mistakes)
+    tasks = int(words["search_tasks"]) if "search_tasks" in words else None
     prune = words.get("prune", "false")
-    if not is_bool(prune):
-        mistakes.append(f"prune={prune}: expected true or false.")
-    elif sampler == "asha" and "prune" in words and not is_true(prune):
+    if sampler == "asha" and "prune" in words and not is_true(prune):
         mistakes.append(
             "search=asha ends trials early, which is what it is. Leave out prune=false."
         )
     metric, more = _metric(words, values, mistakes)
-    _check_tasks(number, values, mistakes)
+    _check_tasks(tasks, values, mistakes)
     if len(mistakes) > before:
         return None
-    return Wanted(sampler, trials, metric, more, is_true(prune), number)
+    trials = int(words.get("trials", _TRIALS))
+    return Wanted(sampler, trials, metric, more, is_true(prune), tasks)
 
 
 def _unknown_sampler(name: str) -> str:
@@ -96,13 +88,6 @@ def _unknown_sampler(name: str) -> str:
         else did_you_mean(name, SAMPLERS)
     )
     return f"search={name}: expected one of {known}.{near}"
-
-
-def _count(key: str, text: str, mistakes: list[str]) -> int:
-    if text.isascii() and text.isdigit() and int(text) >= 1:
-        return int(text)
-    mistakes.append(f"{key}={text}: expected a whole number from 1 on.")
-    return 1
 
 
 def _metric(

@@ -58,17 +58,12 @@ class Study:
         with also_called({_CALLBACK: Reporter(self)}):
             yield
 
-    def open(self) -> optuna.Study:
-        """The study in its journal, which may be read and written by many processes at once."""
-        return open_study(self.journal, more=self.more, pruner=self.pruner)
-
     def trial(self) -> optuna.Trial:
-        """This trial in its journal."""
+        """This trial in its journal, which many processes may read and write at once."""
         import optuna
 
-        study = self.open()
-        (found,) = (trial for trial in study.get_trials() if trial.number == self.number)
-        return optuna.Trial(study, found._trial_id)
+        study = open_study(self.journal, more=self.more, pruner=self.pruner)
+        return optuna.Trial(study, study.get_trials()[self.number]._trial_id)
 
 
 def open_study(journal: Path, *, more: bool, pruner: str = "") -> optuna.Study:

@@ -232,7 +232,9 @@ def searched(results: Sequence[tuple[Trial, float | None]], metric: str) -> str:
         ]
         for i, (trial, value) in enumerate(results[:_BEST], start=1)
     ]
-    return shown(in_markdown(["rank", *keys, metric], cells))
+    text = in_markdown(["rank", *keys, metric], cells)
+    more = len(results) - _BEST
+    return shown(f"{text}\n\nand {more} more trials" if more > 0 else text)
 
 
 def _setting(key: str) -> str:
@@ -281,13 +283,16 @@ def watch(folders: Sequence[Path], *, console: Console | None = None) -> None:
 
 def runs_below(folders: Sequence[Path]) -> list[Run]:
     """The runs below folders, also those of a sweep that have not begun."""
+    from ..pictures.groups import is_set_aside  # It imports NumPy.
+
     found: dict[Path, None] = {}
     for folder in folders:
         for file in sorted(folder.resolve().rglob("sweep.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 found |= {Path(run["path"]): None for run in json.loads(read_text(file))["runs"]}
         for file in sorted(folder.resolve().rglob("status.json")):
-            found[file.parent] = None
+            if not is_set_aside(file.parent):
+                found[file.parent] = None
     here = Path.cwd()
     return [
         Run(str(path.relative_to(here) if path.is_relative_to(here) else path), path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...replay.errors import ConfigError, Diverged, NotSaved
+from ...replay.errors import ConfigError, Diverged, NotSaved, RanksDiffer
 from ...replay.shown import shown
 from ..pictures.status import read_status
 
@@ -116,7 +116,7 @@ def _failed(trial: Trial, error: BaseException) -> Outcome:
     if isinstance(error, SignalExit):
         code = int(error.code or 0)
         return Outcome("interrupted", metrics, signal.Signals(code - 128).name, code)
-    if isinstance(error, (ConfigError, Diverged, NotSaved)):
+    if isinstance(error, (ConfigError, Diverged, NotSaved, RanksDiffer)):
         text, code = str(error), error.exit_code
         write_error(text)
     else:

@@ -294,11 +294,17 @@ def test_images_that_changed_between_a_kill_and_the_resumption_are_refused() -> 
     shutil.copytree("run", "killed")
     os.remove("pets/dog/5.png")
     os.remove("run/.lock")  # Of the killed process.
+    os.remove("run/.owner")
     before = files()
     failed = _script("resume=true")
     assert "files were added, removed" in failed.stderr
     assert "rows; there were" in failed.stderr
-    assert files() == before
+    after = files()
+    # It said that it was running, which is not true.
+    status = json.loads(after.pop(Path("run/status.json")))
+    assert (status["status"], status["reason"]) == ("interrupted", "Its process died.")
+    del before[Path("run/status.json")]
+    assert after == before
     went_on = _script("resume=true", "override=[data]")
     assert went_on.returncode == 0, went_on.stderr
     assert json.loads(Path("run/status.json").read_text())["step"] == 12

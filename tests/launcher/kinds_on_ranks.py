@@ -25,8 +25,6 @@ from antelope.envs import held_out
 from antelope.launcher.distributed import Place, group_of
 from antelope.replay.ranks import Ranks, joined, ranks
 
-held_out._ROWS = 16  # So that an evaluation has batches for every rank.
-
 
 class Net(nn.Module):
     def __init__(self) -> None:
@@ -283,6 +281,7 @@ def run(settings: dict[str, Any], path: Path) -> dict[str, Tensor]:
 def main(rank: int, world: int, folder: Path) -> None:
     """Learn everything as one rank, and save the weights and what was raised."""
     torch.set_num_threads(1)
+    held_out._ROWS = 16  # So that an evaluation has batches for every rank.
     store = dist.FileStore(str(folder / f"store-{world}"), world)
     found: dict[str, Any] = {}
     raised: dict[str, str] = {}

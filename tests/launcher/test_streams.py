@@ -79,7 +79,9 @@ class Stop:
 
 
 def run(path: str, storage: str = "stream", **settings: Any) -> Run:
-    usual = {"epochs": 3, "batch_size": 16, "shuffle_buffer": 30, "save_every": 5}
+    usual: dict[str, Any] = {"epochs": 3, "batch_size": 16, "save_every": 5}
+    if storage == "stream":
+        usual["shuffle_buffer"] = 30
     return ml(path=path, storage=storage, progress=False, plot=False, **{**usual, **settings})
 
 

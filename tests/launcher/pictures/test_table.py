@@ -20,7 +20,7 @@ from scipy import stats
 import antelope
 from antelope import ConfigError, ml
 from antelope.launcher.pictures.statistics import interquartile_mean, summarize
-from antelope.launcher.pictures.table_command import table_command
+from antelope.launcher.pictures.table_command import _in_latex, table_command
 
 ADAM, SGD = "torch.optim.adamw.AdamW", "torch.optim.sgd.SGD"
 
@@ -104,6 +104,9 @@ def test_latex_escapes_what_it_would_read_as_commands(
     assert r"a\_b \& 50\%" in out
     assert r"x\textasciicircum{}2 \textasciitilde{} \{y\}" in out
     assert r"95 \% interval \\" in out
+    # `\\` and `\midrule` would read a bracket or a star that follows them as an argument.
+    rows = _in_latex(["hidden", "n"], [["[64]", "1"], ["*", "1"], ["a|b", "1"]]).splitlines()
+    assert rows[4:7] == [r"{}[64] & 1 \\", r"{}* & 1 \\", r"a\textbar{}b & 1 \\"]
 
 
 def test_less_is_better_for_losses(workdir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,17 +16,22 @@ import torch
 
 import antelope
 from antelope import ConfigError, ml
-from antelope.launcher.ml import main
+from antelope.launcher.ml import _main, main
 from antelope.launcher.settings.compose import compose
+from antelope.launcher.sweep import console
 from antelope.launcher.sweep.search import Search
 from antelope.launcher.sweep.search_words import Wanted, read_wanted
 from antelope.launcher.sweep.spaces import Choice, Range, Space
 from antelope.launcher.sweep.standing import done
 from antelope.launcher.sweep.study import open_study
 from antelope.launcher.sweep.trial import Outcome, Trial, run_trial
+from antelope.launcher.sweep.words import read_words
 
 optuna = pytest.importorskip("optuna")
-pytestmark = pytest.mark.usefixtures("workdir")
+pytestmark = [
+    pytest.mark.usefixtures("workdir"),
+    pytest.mark.filterwarnings("ignore:This search judges its trials"),
+]
 
 ROWS = np.random.RandomState(0).randn(240, 4).astype(np.float32)
 DATA: dict[str, Any] = {"dataset": (ROWS, ROWS.argmax(1)), "batch_size": 20, "epochs": 3}
@@ -186,7 +192,7 @@ def test_a_diverged_trial_tells_the_search_to_look_elsewhere() -> None:
     trial = first(searching)
     searching.tell(trial, Outcome("diverged", {}, "The loss is NaN", 3))
     assert trials()[0].state.name == "PRUNED"
-    assert searching.summary().startswith("No trial has a result")
+    assert searching.summary() == "No trial has a result (1 diverged)."
 
 
 def test_a_search_whose_first_trials_all_fail_ends_with_their_reason() -> None:
@@ -263,11 +269,8 @@ def composed() -> Any:
 @pytest.mark.parametrize(
     ("words", "settings", "advice"),
     [
-        ({"trials": "5"}, [], "`trials=5` needs search=tpe"),
         ({"search": "bayes"}, [], "Did you mean tpe?"),
         ({"search": "grid"}, [], "without search=, every combination is run"),
-        ({"search": "tpe", "trials": "0"}, [], "trials=0: expected a whole number from 1 on"),
-        ({"search": "tpe", "prune": "maybe"}, [], "prune=maybe: expected true or false"),
         ({"search": "tpe", "maximize": "loss"}, [], "Write minimize=loss"),
         ({"search": "tpe", "maximize": "acuracy"}, [], "Did you mean `accuracy`"),
         ({"search": "tpe", "maximize": "accuracy", "minimize": "loss"}, [], "are both given"),
@@ -429,3 +432,70 @@ def test_a_search_killed_in_mid_run_ends_with_the_bits_of_an_undisturbed_one(
     assert len(files) == 10
     for path in files:
         assert Path("killed", path.relative_to("whole")).read_bytes() == path.read_bytes()
+
+
+def test_words_that_were_mended_begin_a_new_search(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-m", "search=random", "trials=1", "lr=log(1e-3,1)", "plot=false"]
+    words += ["validation=0.1", "train_steps=20"]
+    # Names are only looked up once everything else is right.
+    assert _main([*words, "optim=Adma", "resume=true"]) == 2
+    assert "No optimiser `Adma`" in capsys.readouterr().err
+    assert not Path("runs/default/study.jsonl").exists()
+    assert _main([*words, "optim=Adam", "minimize=validation_loss", "resume=true"]) == 0
+    assert "Best of 1 trial (1 ended): validation_loss" in capsys.readouterr().out
+
+
+def test_two_processes_may_run_one_search_at_once() -> None:
+    wanted = Wanted("random", 3, "accuracy", more=True)
+    one = search(wanted, epochs=1)
+    mine = first(one)
+    other = search(wanted, epochs=1, resume=True)
+    assert first(other).path == mine.path  # Its driver waits for the run, which is locked.
+    theirs = first(other)
+    last = first(one)
+    assert len({mine.path, theirs.path, last.path}) == 3
+    for trial, asked in ((mine, (one, other)), (theirs, (other,)), (last, (one,))):
+        outcome = run_trial(trial)
+        for each in asked:
+            each.tell(trial, outcome)
+    assert (one.ask(), other.ask()) == (None, None)
+    assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 3
+
+
+def test_a_search_whose_first_trials_have_no_result_ends() -> None:
+    searching = search(Wanted("random", 9, "accuracy", more=True))
+    for _ in range(3):
+        searching.tell(first(searching), Outcome("finished"))
+    with pytest.raises(ConfigError, match="the last with: It has no accuracy"):
+        searching.ask()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the accuracy on the test rows.*validation=0.1"),
+        (["tasks=5", "search_tasks=3"], "the accuracy on the test rows.*validation=0.1"),
+        (["validation=0.1", "maximize=accuracy"], "name validation_accuracy"),
+        (["validation=0.1"], ""),
+        (["env=CartPole-v1"], ""),
+    ],
+)
+def test_a_search_that_is_judged_by_test_rows_says_so(words: list[str], said: str) -> None:
+    read = read_words(["search=tpe", "lr=log(1e-3,1)", *words])
+    with pytest.warns(UserWarning, match=said) if said else contextlib.nullcontext():
+        console.search(read, words, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("search=tpe engine=slurm", "Add jobs=N"),
+        ("search=tpe engine=slurm slurm.print=true", "not known before it starts"),
+    ],
+)
+def test_on_slurm_a_search_says_how_many_trials_it_queues(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(["-m", "lr=log(1e-3,1)", "validation=0.1", *words.split()]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
