@@ -97,16 +97,19 @@ def on_devices(settings: Settings, work: Callable[[], T]) -> T:
     settings.values["devices"] = count
     if count == 1:
         return work()
+    from .process import taking_turns
+
     if settings.batch_size is not None and not isinstance(settings.batch_size, int):
         raise ConfigError(
             f"batch_size={settings.batch_size} is tried in one process. Set batch_size= to the rows of all "
             f"{count} devices together."
         )
     if place is not None:
-        with by_torchrun(place, settings):
+        with taking_turns(), by_torchrun(place, settings):
             return work()
     _check(settings, count)
-    with starting(settings, count):
+    # A process is one rank of one run at a time; runs in other threads wait, or are waited for.
+    with taking_turns(), starting(settings, count):
         return work()
 
 
@@ -197,10 +200,12 @@ def group_of(
 
     gpus = _on_gpus(settings)
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    hook = sys.excepthook
     with _loopback(loopback):
         dist.init_process_group(
             backend, store=store, rank=place.rank, world_size=place.world, timeout=_PATIENCE
         )
+    sys.excepthook = hook  # torch's writes [rank0] before each line of every later traceback.
     try:
         with _as_rank(place, gpu=f"cuda:{place.local}" if gpus else None, **more) as group:
             yield group
@@ -240,12 +245,8 @@ def _on_gpus(settings: Settings | None) -> bool:
 
 
 def _on_one_machine(environ: Mapping[str, str]) -> bool:
-    if environ.get("LOCAL_WORLD_SIZE", "") != environ["WORLD_SIZE"]:
-        return False
-    try:
-        return socket.gethostbyname(environ["MASTER_ADDR"]).startswith("127.")
-    except OSError:
-        return False
+    """Whether torchrun has started all ranks here, wherever its own store listens."""
+    return environ.get("LOCAL_WORLD_SIZE", "") == environ["WORLD_SIZE"]
 
 
 @contextmanager
@@ -306,9 +307,14 @@ class _Child:
         words = [str(n) for n in (place.rank, place.world)]
         code = f"from {__package__}.started_rank import main; main()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *words, folder],
+            [sys.executable, "-P", "-c", code, *words, folder],
             stdin=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            # Nobody is there to answer a debugger.
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONBREAKPOINT": "0",
+            },
         )
         # In a thread: a pipe holds little, and this rank must not wait for one that has died.
         threading.Thread(target=self._send, args=(sent,), daemon=True).start()

@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
 import torch
 
 from antelope import ConfigError, ml
-from antelope.launcher.distributed import place_in
+from antelope.launcher import distributed
+from antelope.launcher.distributed import on_devices, place_in
+from antelope.launcher.settings.compose import compose
 
 from .kinds_on_ranks import ALIKE, BACK, FAILS, SAME, SKIPS
 
@@ -126,6 +132,27 @@ class TestPlaceIn:
 
 
 class TestDevices:
+    def test_runs_in_two_threads_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process can be a rank of one run only; the other would meet ranks that are not its own."""
+        at_work, most = [0], [0]
+
+        @contextmanager
+        def starting(*_: object) -> Iterator[None]:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+            sleep(0.05)
+            yield
+            at_work[0] -= 1
+
+        monkeypatch.setattr(distributed, "starting", starting)
+        settings = compose(("dataset=Digits", "devices=2", "device=cpu"), {})
+        threads = [Thread(target=on_devices, args=(settings, int)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == [1]
+
     def test_tasks_one_by_one_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"ml\.tasks runs in one process"):
             ml.tasks(dataset="Digits", devices=2, path=tmp_path)
