@@ -7,17 +7,20 @@ that the user started, and the only one that writes files or prints.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,6 +38,7 @@ _LOCAL_RANK = "LOCAL_RANK"
 _PATIENCE = timedelta(
     hours=1
 )  # A rank may read data, compile or draw; a dead one is noticed at once.
+_RUNS = itertools.count()  # Of this process, by torchrun; all ranks count alike.
 _LAST_WORDS_S = 10.0  # How long rank 0 waits for the others to end.
 
 
@@ -168,15 +172,23 @@ def by_torchrun(place: Place, settings: Settings) -> Iterator[None]:
             gpu = f"cuda:{place.local}" if _on_gpus(settings) else None
             stack.enter_context(_as_rank(place, joined_already=True, gpu=gpu))
         else:
-            with _loopback(_on_one_machine(os.environ)):
-                store = next(iter(dist.rendezvous("env://", timeout=_PATIENCE)))[0]
-            # The store outlives a restart of the ranks, and with it the addresses of those that died.
+            # The store outlives a restart of the ranks, and the runs of a script, and with it the addresses
+            # of ranks that have left.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = dist.PrefixStore(f"antelope/{attempt}", store)
+            store = dist.PrefixStore(f"antelope/{attempt}/{next(_RUNS)}", _torchruns_store())
             stack.enter_context(
                 group_of(place, store, settings, loopback=_on_one_machine(os.environ))
             )
         yield
+
+
+@cache
+def _torchruns_store() -> Any:
+    """The store in which the ranks find each other, for all runs of this process."""
+    import torch.distributed as dist
+
+    with _loopback(_on_one_machine(os.environ)):
+        return next(iter(dist.rendezvous("env://", timeout=_PATIENCE)))[0]
 
 
 @contextmanager
@@ -288,6 +300,7 @@ def starting(settings: Settings, count: int) -> Iterator[None]:
         children = [_Child(Place(rank, count, rank), folder, sent) for rank in range(1, count)]
         store = dist.FileStore(str(Path(folder, "store")), count)
         try:
+            _wait_for(children, folder)
             with group_of(Place(0, count, 0), store, settings, died=lambda: _about(children)):
                 yield
         except BaseException:
@@ -299,13 +312,25 @@ def starting(settings: Settings, count: int) -> Iterator[None]:
                 child.end(wait_s=_LAST_WORDS_S)
 
 
+def _wait_for(children: list[_Child], folder: str) -> None:
+    """Wait until all ranks are about to join: torch would wait for one that has died, deaf to signals."""
+    while lacking := [c for c in children if not Path(folder, f"rank-{c.place.rank}").exists()]:
+        if any(child.code is not None for child in lacking):
+            raise _about(lacking)
+        time.sleep(0.02)
+
+
 class _Child:
     """A rank that this process has started. It ends when this process does."""
 
     def __init__(self, place: Place, folder: str, sent: bytes):
         self.place = place
         words = [str(n) for n in (place.rank, place.world)]
-        code = f"from {__package__}.started_rank import main; main()"
+        # Ctrl-C reaches all ranks of a terminal; until the run listens to it, rank 0 alone says so.
+        code = (
+            "import os, signal; signal.signal(signal.SIGINT, lambda *_: os._exit(130)); "
+            f"from {__package__}.started_rank import main; main()"
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, *words, folder],
             stdin=subprocess.PIPE,
@@ -317,7 +342,8 @@ class _Child:
             },
         )
         # In a thread: a pipe holds little, and this rank must not wait for one that has died.
-        threading.Thread(target=self._send, args=(sent,), daemon=True).start()
+        self._sending = threading.Thread(target=self._send, args=(sent,), daemon=True)
+        self._sending.start()
 
     def _send(self, sent: bytes) -> None:
         pipe = self._process.stdin
@@ -338,6 +364,10 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._sending.join()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # What it has not read is lost with it.
+                self._process.stdin.close()
 
 
 def _about(children: list[_Child]) -> BaseException:

@@ -28,6 +28,7 @@ def main() -> None:
 
     sys.path[:], settings = cloudpickle.loads(data)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends.
+    Path(sys.argv[3], f"rank-{rank}").touch()  # Rank 0 waits for this.
     store = dist.FileStore(str(Path(sys.argv[3], "store")), world)
     try:
         with group_of(Place(rank, world, rank), store, settings):

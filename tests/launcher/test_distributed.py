@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +23,7 @@ from antelope import ConfigError, ml
 from antelope.launcher import distributed
 from antelope.launcher.distributed import on_devices, place_in
 from antelope.launcher.settings.compose import compose
+from antelope.replay.errors import RanksDiffer
 
 from .kinds_on_ranks import ALIKE, BACK, FAILS, SAME, SKIPS
 
@@ -115,6 +120,41 @@ def test_one_rank_alone_writes(folder: Path) -> None:
     }
 
 
+TWO_RUNS = """
+import sys
+import torch
+from antelope import ml
+
+rows = torch.arange(48.0).view(16, 3) % 7, torch.arange(16) % 2
+for name in ("first", "second"):
+    path = f"{sys.argv[1]}/{name}"
+    ml(dataset=rows, test_dataset=rows, epochs=1, path=path, device="cpu", plot=False, progress=False)
+"""
+
+
+def test_a_script_of_torchrun_may_have_several_runs(tmp_path: Path) -> None:
+    """The second one must not find the addresses that the ranks had in the first."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_RUNS, str(tmp_path)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=SCRIPT.parents[2],
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    for name in ("first", "second"):
+        assert json.loads((tmp_path / name / "status.json").read_text())["status"] == "finished"
+
+
 class TestPlaceIn:
     def test_a_process_of_torchrun_knows_its_place(self) -> None:
         found = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
@@ -152,6 +192,14 @@ class TestDevices:
         for thread in threads:
             thread.join()
         assert most == [1]
+
+    def test_a_rank_that_ends_before_it_joins_is_noticed(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """torch would wait an hour for it."""
+        monkeypatch.setattr(distributed.sys, "executable", shutil.which("false"))
+        with pytest.raises(RanksDiffer, match="Rank 1 has ended with 1"):
+            ml(dataset="Digits", devices=2, device="cpu", path=tmp_path / "run")
 
     def test_tasks_one_by_one_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"ml\.tasks runs in one process"):
