@@ -18,7 +18,10 @@ def main() -> None:
     import torch.distributed as dist
 
     rank, world = int(sys.argv[1]), int(sys.argv[2])
-    pipe = sys.stdin.buffer
+    # Not through sys.stdin, whose lock the thread below would hold for ever: processes that are forked
+    # (environments, readers of data) close it first.
+    pipe = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - until the process ends.
     size = int.from_bytes(pipe.read(8), "little")
     data = pipe.read(size)
     if not size or len(data) < size:

@@ -154,3 +154,12 @@ def test_advantages_are_normalised_over_all_ranks() -> None:
         std, mean, steps, rows = over_ranks(mine, 9)
     assert (float(mean), steps, rows) == (pytest.approx(6.2), 5, 7)
     assert float(std) == pytest.approx(float(advantage.std(correction=0)))
+
+
+def test_every_rank_starts_processes_for_its_environments(tmp_path: Path) -> None:
+    words = ["env=CartPole-v1", "agent=DQN", "devices=2", "device=cpu", "vectorization=async"]
+    words += ["num_envs=2", "seed_steps=8", "train_steps=16", "plot=false", "progress=false"]
+    command = [sys.executable, "-m", "antelope", *words, f"path={tmp_path / 'run'}"]
+    # Those of a rank that is started inherit its standard input, which another thread reads.
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
