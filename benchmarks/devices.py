@@ -101,6 +101,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     common: dict[str, Any] = {"device": args.device, "threads": 1, "batch_size": 128, "plot": False}
+    common |= {"optim": "SGD", "lr": 0.003}
     common |= {"progress": False, "eval_every": LONG, "eval_rows": 2000}
     common |= {"dataset": "MNIST", "data_dir": args.data} if args.data else {"dataset": "Digits"}
     if not torch.cuda.is_available():
@@ -108,6 +109,7 @@ def main() -> int:
     print("\n| run | apart | accuracy: alone, shared | clock, ms a step | CPU, ms a step |")
     print("|---|---|---|---|---|")
     failed = 0
+    step({**common, "model": "MLP"})  # Imports, and what the first run of a process pays.
     for name, case in CASES.items():
         if args.only and args.only not in name:
             continue
@@ -119,7 +121,7 @@ def main() -> int:
             return 1
         far = apart(alone[2].agent, shared[2].agent)
         scores = [run.metrics["accuracy"] for _, _, run in (alone, shared)]
-        if far > (1e-2 if "bf16" in name else 1e-5) and name not in DIFFERS:
+        if far > (1e-2 if "bf16" in name else 1e-4) and name not in DIFFERS:
             failed += 1
         print(
             f"| {name} | {far:.1e} | {scores[0]:.3f}, {scores[1]:.3f} | {alone[0]:.2f}, {shared[0]:.2f} "
