@@ -448,7 +448,7 @@ def attempt(tree: Path, mutant: Mutant, tests: list[Test]) -> list[Tried]:
 
 
 def change(path: Path, text: str) -> None:
-    """Write a module anew, without bytecode: Python tells its age by size and second, which may be equal."""
+    """Rewrite a module and remove its bytecode, which Python would use if size and second are equal."""
     path.write_text(text)
     for stale in path.parent.glob(f"__pycache__/{path.stem}.*"):
         stale.unlink()

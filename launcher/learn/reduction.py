@@ -186,7 +186,7 @@ class Reduction:
     # -------------------------------------------------------------------- the same on every rank
 
     def begin(self) -> None:
-        """Start every rank with rank 0's weights and buffers, and check that they are of one kind."""
+        """Copy rank 0's weights and buffers to every rank; an error if their shapes or dtypes differ."""
         place = ranks()
         if not place.several:
             return

@@ -289,7 +289,9 @@ def test_row_03_environments_outlive_the_signal_that_their_run_receives_too() ->
     assert status()["status"] == "interrupted"
     assert Path("run/checkpoints/000001").is_dir()
     left = multiprocessing.active_children()
-    assert not [each for each in left if not each.name.startswith("LokyProcess")]  # joblib keeps those.
+    assert not [
+        each for each in left if not each.name.startswith("LokyProcess")
+    ]  # joblib keeps those.
 
 
 def test_a_signal_that_the_process_ignores_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,8 @@ def stop_learning(monkeypatch: pytest.MonkeyPatch, name: str, *, at: int) -> Non
 def test_it_ends_the_same_to_the_bit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ends_the_same(RUNS[name], tmp_path, monkeypatch, capsys)
+    whole, cut = whole_and_resumed(RUNS[name], tmp_path, monkeypatch, capsys)
+    assert ends(cut) == ends(whole)
 
 
 @pytest.mark.filterwarnings("ignore:No second Alone can be open")
@@ -206,15 +207,23 @@ def test_it_ends_the_same_to_the_bit(
 def test_it_ends_the_same_to_the_bit_where_something_is_unusual(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ends_the_same(RUNS_WITH_A_WARNING[name], tmp_path, monkeypatch, capsys)
+    settings = RUNS_WITH_A_WARNING[name]
+    whole, cut = whole_and_resumed(settings, tmp_path, monkeypatch, capsys)
+    assert ends(cut) == ends(whole)
 
 
-def ends_the_same(
+def ends(path: Path) -> tuple[bytes, bytes, Any]:
+    """What a run has written: its rows and its newest checkpoint."""
+    return (path / "train.csv").read_bytes(), (path / "eval.csv").read_bytes(), newest(path)
+
+
+def whole_and_resumed(
     settings: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> tuple[Path, Path]:
+    """The directories of a run, and of the same run that has crashed and was resumed."""
     if "LunarLander" in str(settings["env"]):
         pytest.importorskip("Box2D", reason="needs the extra `box2d`")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -228,9 +237,7 @@ def ends_the_same(
     said = "".join(capsys.readouterr())
     assert "Resumed at step" in said
     assert "start over" not in said
-    assert (cut / "train.csv").read_bytes() == (whole / "train.csv").read_bytes()
-    assert (cut / "eval.csv").read_bytes() == (whole / "eval.csv").read_bytes()
-    assert newest(cut) == newest(whole)
+    return whole, cut
 
 
 class Unrepeatable(gymnasium.Env[np.ndarray, np.int64]):
